@@ -1,0 +1,419 @@
+"""`Covet`: the one application class."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from covet.exceptions import ConfigurationError, HTTPError, RouteError
+from covet.routing import CONVERTERS, Converter, Mount, Route, Router, WebSocketRoute
+
+if TYPE_CHECKING:
+    import os
+
+    from covet.background import Tasks
+    from covet.datastructures import State
+    from covet.builder import Build, CompiledHooks
+    from covet.lifespan import Drain
+    from covet.lookup import RouteTable
+    from covet.middleware import ASGIMiddleware, Band, Middleware
+    from covet.plugins import PluginManager
+    from covet.requests import Request
+    from covet.responses import Response
+    from covet.settings import Settings
+    from covet.signatures import Plan
+    from covet.storage import StorageRegistry
+
+__all__ = ["Covet"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Lifespan = Callable[["Covet"], AbstractAsyncContextManager[Any]]
+ErrorHandler = Callable[["Request", Any], Any]
+
+
+class Covet:
+    """An application: routes, middleware, dependencies and plugins, served as an ASGI 3 application.
+
+        app = Covet()
+
+        @app.get("/hello/{name}")
+        async def hello(name: str) -> str:
+            return f"Hello, {name}!"
+
+    What it consists of is declared first and built once: at start-up, by `build()`, or by the first request.
+
+    Args:
+        settings: a `Settings`, a path to a settings file, or a mapping of settings that goes before file and
+            environment; by default what `covet.toml` and the environment say.
+        plugins: objects or modules with hook implementations, beside the installed plugins.
+        installed_plugins: whether the installed plugins take part; the builtin ones always may.
+        lifespan: an asynchronous context manager over the application's running time, called with the application.
+        converters: path converters beside `covet.routing.CONVERTERS`, by name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        *,
+        plugins: Sequence[object] | Mapping[str, object] = (),
+        installed_plugins: bool | Sequence[str] = True,
+        lifespan: Lifespan | None = None,
+        converters: Mapping[str, Converter] | None = None,
+    ) -> None:
+        self._given_settings = settings
+        self._given_plugins = plugins
+        self._installed_plugins = installed_plugins
+        self._router = Router()
+        self._layers: list[Middleware | ASGIMiddleware] = []
+        self._providers: dict[Any, Any] = {}
+        self._error_handlers: dict[type[BaseException] | int, ErrorHandler] = {}
+        self._overrides: dict[Any, Any] = {}
+        self._build: Build | None = None
+        self._closed = False
+        self._settings: Settings | None = None
+        self._state: State | None = None
+        # Method to route table; empty until built, and where ASGI middleware stands outside of everything.
+        self._tables: dict[str | None, RouteTable[Any]] = {}
+        self._max_path = self._max_headers = 0
+        self.converters: Mapping[str, Converter] = {**CONVERTERS, **(converters or {})}
+        self.lifespans: list[Lifespan] = [lifespan] if lifespan else []
+        self.mount_states: dict[str, dict[str, Any]] = {}
+        self.app_values: dict[Any, Any] = {}
+
+    # Declaring
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise ConfigurationError(f"{what} was declared after the application was built; declare it at import time")
+
+    def add(self, entry: Route | WebSocketRoute | Mount | Router, prefix: str = "") -> None:
+        """Take in a route, a mount, or all routes of a router below `prefix`.
+
+        Raises:
+            ConfigurationError: the application is built already.
+        """
+        self._check_open(f"the route {entry!r}")
+        self._router.add(entry, prefix)
+
+    def include(self, router: Router, prefix: str = "") -> None:
+        """Take in the routes of a router, below `prefix`."""
+        self.add(router, prefix)
+
+    def mount(self, path: str, app: Callable[[Any, Any, Any], Awaitable[None]], *, name: str | None = None) -> None:
+        """Let an ASGI application answer everything below `path`. Its lifespan runs with this application's."""
+        self.add(Mount(path, app, name=name))
+
+    def route(self, path: str, methods: Iterable[str] = ("GET",), **options: Any) -> Callable[[F], F]:
+        """Declare a route for several methods; `options` are those of `Route`."""
+
+        def declare(handler: F) -> F:
+            self.add(Route(path, handler, methods, **options))
+            return handler
+
+        return declare
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a GET route (it answers HEAD too); `options` are those of `Route`."""
+        return self.route(path, ("GET",), **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a POST route; `options` are those of `Route`."""
+        return self.route(path, ("POST",), **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a PUT route; `options` are those of `Route`."""
+        return self.route(path, ("PUT",), **options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a PATCH route; `options` are those of `Route`."""
+        return self.route(path, ("PATCH",), **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a DELETE route; `options` are those of `Route`."""
+        return self.route(path, ("DELETE",), **options)
+
+    def websocket(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Declare a WebSocket route; `options` are those of `WebSocketRoute`."""
+
+        def declare(handler: F) -> F:
+            self.add(WebSocketRoute(path, handler, **options))
+            return handler
+
+        return declare
+
+    def add_middleware(self, layer: Middleware | ASGIMiddleware) -> None:
+        """Put a middleware around every request, in its band."""
+        self._check_open(f"the middleware {layer!r}")
+        self._layers.append(layer)
+
+    def middleware(self, band: Band = "application", **options: Any) -> Callable[[F], F]:
+        """Declare a function `async def mw(request, call_next)` as middleware; `options` are those of `Middleware`."""
+        from covet.middleware import Middleware
+
+        def declare(function: F) -> F:
+            self.add_middleware(Middleware(function, band=band, **options))
+            return function
+
+        return declare
+
+    def provide(self, type_: Any, provider: Any) -> None:
+        """Give handlers that ask for `type_` by annotation what `provider` (a callable or a `Depends`) makes.
+
+        Raises:
+            ConfigurationError: the application already provides that type, or is built.
+        """
+        self._check_open(f"the provider of {type_!r}")
+        if type_ in self._providers:
+            raise ConfigurationError(f"the application provides {type_!r} twice; keep one")
+        self._providers[type_] = provider
+
+    def exception_handler(self, error: type[BaseException] | int) -> Callable[[F], F]:
+        """Declare what answers an exception class (and its subclasses) or the status of an `HTTPError`.
+
+        The function takes the request and the error, and returns what a handler may return.
+        """
+
+        def declare(function: F) -> F:
+            self._check_open(f"the exception handler {function!r}")
+            self._error_handlers[error] = function
+            return function
+
+        return declare
+
+    def lifespan(self, function: Callable[[Covet], AsyncIterator[None]]) -> Callable[[Covet], AsyncIterator[None]]:
+        """Declare an asynchronous generator that runs around the application: start-up, `yield`, shutdown."""
+        self._check_open(f"the lifespan {function!r}")
+        self.lifespans.append(asynccontextmanager(function))
+        return function
+
+    # What it consists of
+
+    @property
+    def app(self) -> Covet:
+        """The application itself: whatever `covet.context.running` holds has this."""
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read at first use.
+
+        Raises:
+            SettingsError: they hold an unknown key or an ill-typed value.
+        """
+        if self._settings is None:
+            from covet.builder import load_settings
+
+            self._settings = load_settings(self._given_settings)
+        return self._settings
+
+    @property
+    def debug(self) -> bool:
+        """Whether error pages show tracebacks: `[app] debug`."""
+        return self.settings.app.debug
+
+    @property
+    def state(self) -> State:
+        """Values that belong to the application, by type."""
+        if self._state is None:
+            from covet.datastructures import State
+
+            self._state = State()
+        return self._state
+
+    @property
+    def built(self) -> Build:
+        """What was decided when the application was built; builds it first if need be."""
+        if self._build is None:
+            self.build()
+        assert self._build is not None
+        return self._build
+
+    @property
+    def routes(self) -> tuple[Route | WebSocketRoute | Mount, ...]:
+        """Every route, those of plugins included."""
+        return self.built.routes
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """What each handler takes."""
+        return tuple(route.plan for route in self.routes if not isinstance(route, Mount) and route.plan is not None)
+
+    @property
+    def plugins(self) -> PluginManager:
+        """The plugins and their state."""
+        return self.built.plugins
+
+    @property
+    def hooks(self) -> CompiledHooks:
+        """The hooks of the request path and the lifespan, compiled; None where nobody implements one."""
+        return self.built.hooks
+
+    @property
+    def storage(self) -> StorageRegistry:
+        """The storage backends by alias: `[storage.NAME]`."""
+        return self.built.storage
+
+    @property
+    def tasks(self) -> Tasks:
+        """The supervised tasks: `app.tasks.start_soon(function, ...)`."""
+        return self.built.tasks
+
+    @property
+    def drain(self) -> Drain:
+        """Tells when the application is about to stop: `await app.drain.wait()`."""
+        return self.built.drain
+
+    @drain.setter
+    def drain(self, drain: Drain) -> None:
+        self.built.drain = drain
+
+    @property
+    def renderer(self) -> Any:
+        """Turns return values into responses."""
+        return self.built.renderer
+
+    @property
+    def response_headers(self) -> list[tuple[bytes, bytes]]:
+        """The constant headers that plugins add to every response."""
+        return self.built.response_headers
+
+    @property
+    def listening(self) -> bool:
+        """Whether anybody listens to events; build none when not."""
+        return self._build is not None and self._build.hooks.event is not None
+
+    def emit(self, event: Any) -> None:
+        """Tell the listeners of an event."""
+        if self._build is not None and self._build.hooks.event is not None:
+            self._build.hooks.event(event)
+
+    def url_for(self, name: str, /, **values: Any) -> str:
+        """The path of the route called `name`, its parameters filled in and percent-encoded.
+
+        Raises:
+            RouteError: no route has that name, or the values do not fit its parameters.
+        """
+        route = self.built.names.get(name)
+        if route is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self.built.names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RouteError(f"no route is called {name!r}{hint}")
+        if isinstance(route, Mount):
+            return route.path + "/" + str(values.get("path", "")).lstrip("/")
+        return route.template.format(values)
+
+    def signing_key(self, purpose: str, *context: str) -> bytes:
+        """A 32-byte key derived from `[app] secret_key` for one purpose; other purposes have unrelated keys.
+
+        Raises:
+            ConfigurationError: no secret key is set and the application is not in debug mode.
+        """
+        from covet.secrets import application_key, derive_key
+
+        return derive_key(application_key(self.settings), purpose, *context)
+
+    # Building and running
+
+    def build(self) -> None:
+        """Load the plugins, check everything, compile the request path. Does nothing the second time.
+
+        Raises:
+            ConfigurationError: of the kind that says what is wrong: settings, a plugin, a route, a handler.
+        """
+        if self._build is None:
+            from covet.builder import build
+
+            build(self)
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Run the application without a server: its lifespan, with this application as the ambient one."""
+        from covet.lifespan import run_application
+
+        return run_application(self)
+
+    @contextmanager
+    def override(self, replacements: Mapping[Any, Any]) -> Iterator[None]:
+        """Let other functions stand in for providers while the context lasts: `{provider_or_type: replacement}`.
+
+        Raises:
+            HandlerError: a replacement asks for something that it cannot be given.
+        """
+        from covet.builder import compile_routes
+
+        before = dict(self._overrides)
+        self._overrides.update(replacements)
+        try:
+            if self._build is not None:
+                compile_routes(self, self._build)
+            yield
+        finally:
+            self._overrides.clear()
+            self._overrides.update(before)
+            if self._build is not None:
+                compile_routes(self, self._build)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection, as the ASGI specification (version 3) says.
+
+        Cancellation cancels the handler; its dependencies are cleaned up.
+        """
+        table = self._tables.get(scope.get("method"))
+        if table is not None and len(scope["headers"]) <= self._max_headers:
+            path = scope["path"]
+            endpoint = table.static.get(path)
+            if endpoint is not None:
+                return await endpoint(scope, receive, send, ())
+            if len(path) <= self._max_path and not scope.get("root_path"):
+                segments = path.split("/")
+                for pick, bucket in table.shapes.get(len(segments), table.deep):
+                    for match, endpoint in bucket.get(pick(segments), ()):
+                        try:
+                            values = match(segments)
+                        except ValueError:
+                            continue
+                        return await endpoint(scope, receive, send, values)
+        # Everything else: the first request, lifespan, WebSockets, what no route answers, what is refused.
+        await self.built.serve(scope, receive, send)
+        return None
+
+    # Called by the compiled request path
+
+    async def deliver(self, response: Response, scope: Any, receive: Any, send: Any) -> None:
+        """Send a response, with the constant headers that it does not set itself."""
+        headers = response.headers
+        for name, value in self.built.response_headers:
+            if name not in headers.names:
+                headers.raw.append((name, value))
+        await response(scope, receive, send)
+
+    async def answer_error(self, request: Request, error: Exception) -> Response:
+        """The response for an error that somebody handles, or that is an HTTPError.
+
+        Raises:
+            Exception: the error itself, when nobody handles it.
+        """
+        handler = self.built.error_handler(error)
+        if handler is not None:
+            return self.built.renderer(await handler(request, error), getattr(error, "status", 500))
+        if isinstance(error, HTTPError):
+            from covet.problems import render_error
+
+            return render_error(request, error, self.debug)
+        raise error
+
+    async def recover(self, request: Request, error: Exception) -> Response:
+        """The response for any error: the last resort is a 500, which is logged and told to the plugins."""
+        request.tasks = ()
+        try:
+            return await self.answer_error(request, error)
+        except Exception as unhandled:
+            return await self.built.fail(request, unhandled)
+
+    def start_tasks(self, request: Request) -> None:
+        """Start what a request left to do after its response."""
+        self.built.tasks.start_after(request)
+
+

@@ -1,0 +1,66 @@
+"""Reading a request body into what the handler's signature asks for."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from covet.binding import pydantic_faults
+from covet.exceptions import HTTPError, ValidationError
+from covet.requests import decode_json, read_body, require_json
+from covet.signatures import BodyPlan, is_pydantic, without_none
+
+if TYPE_CHECKING:
+    from covet.requests import Request
+
+__all__ = ["make_body_reader"]
+
+
+def make_body_reader(plan: BodyPlan) -> Callable[[Request], Awaitable[Any]]:
+    """A function that reads and decodes a request's body as `plan` says."""
+    type_ = plan.type
+    bare = typing.get_args(type_)[0] if typing.get_origin(type_) is typing.Annotated else type_
+    if without_none(bare) is bytes:
+        return _bytes_reader(plan)
+    if is_pydantic(without_none(bare)):
+        return _pydantic_reader(plan, without_none(bare))
+    decode = msgspec.json.Decoder(type_).decode
+    required, default = plan.required, plan.default
+
+    async def read_json(request: Request) -> Any:
+        data = await read_body(request)
+        if not data and not required:
+            return default
+        require_json(request)
+        return decode_json(data, decode, type_)
+
+    return read_json
+
+
+def _bytes_reader(plan: BodyPlan) -> Callable[[Request], Awaitable[Any]]:
+    async def read_bytes(request: Request) -> Any:
+        data = await read_body(request)
+        if data or not plan.required:
+            return data or plan.default
+        raise HTTPError(400, "this operation takes a body, and the request has none")
+
+    return read_bytes
+
+
+def _pydantic_reader(plan: BodyPlan, model: Any) -> Callable[[Request], Awaitable[Any]]:
+    async def read_model(request: Request) -> Any:
+        data = await read_body(request)
+        if not data and not plan.required:
+            return plan.default
+        require_json(request)
+        try:
+            return model.model_validate_json(data)
+        except ValueError as error:
+            if error.errors()[0]["type"] == "json_invalid":  # type: ignore[attr-defined]
+                raise HTTPError(400, f"the body is not JSON: {error.errors()[0]['msg']}") from None  # type: ignore[attr-defined]
+            raise ValidationError(pydantic_faults(error, "body")) from None
+
+    return read_model

@@ -1,0 +1,408 @@
+"""Building an application: everything that can be decided before the first request is decided here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from covet.background import Tasks
+from covet.collisions import APPLICATION, settle
+from covet.encoding import Renderer
+from covet.endpoints import compile_caller, compile_endpoint, websocket_endpoint
+from covet.exceptions import ClientDisconnected, ConfigurationError, HTTPError, PluginError, RouteError
+from covet.lifespan import Drain, serve_lifespan
+from covet.lookup import RouteTable
+from covet.middleware import ASGIMiddleware, Middleware, in_order
+from covet.pipeline import Pipeline
+from covet.plugins import PluginManager
+from covet.problems import render_error, render_traceback
+from covet.responses import Response
+from covet.routing import Mount, Route, Router, Template, WebSocketRoute
+from covet.settings import Settings
+from covet.signatures import analyse, is_coroutine
+from covet.storage import StorageRegistry
+
+if TYPE_CHECKING:
+    from covet.applications import Covet
+    from covet.requests import Request
+
+__all__ = ["Build", "CompiledHooks", "build", "compile_routes", "load_settings"]
+
+logger = logging.getLogger("covet.application")
+
+Entry = Route | WebSocketRoute | Mount
+ANY = "*"
+
+
+class CompiledHooks:
+    """The asynchronous hooks and `covet_event` as one callable each, or None where nobody implements one."""
+
+    def __init__(self, plugins: PluginManager) -> None:
+        self.ready = plugins.compile("covet_ready")
+        self.draining = plugins.compile("covet_draining")
+        self.request_started = plugins.compile("covet_request_started")
+        self.response_ready = plugins.compile("covet_response_ready")
+        self.request_failed = plugins.compile("covet_request_failed")
+        self.request_finished = plugins.compile("covet_request_finished")
+        self.event = plugins.compile("covet_event")
+
+
+class Build:
+    """What was decided when an application was built."""
+
+    def __init__(self, app: Covet, settings: Settings, plugins: PluginManager) -> None:
+        self.app = app
+        self.settings = settings
+        self.plugins = plugins
+        self.tasks = Tasks()
+        self.drain = Drain()
+        self.routes: tuple[Entry, ...] = ()
+        self.names: dict[str, Entry] = {}
+        self.providers: dict[Any, Any] = {}
+        self.response_headers: list[tuple[bytes, bytes]] = []
+        self.error_handlers: dict[type[BaseException] | int, Callable[..., Awaitable[Any]]] = {}
+        self.tables: dict[str, RouteTable[Any]] = {}
+        self.websockets: RouteTable[Any] = RouteTable()
+        self.hooks: CompiledHooks
+        self.storage: StorageRegistry
+        self.renderer: Renderer
+        self.pipeline: Pipeline
+        self.outer: list[ASGIMiddleware] = []
+        self.entry: Callable[[Any, Any, Any], Awaitable[None]] = self.dispatch
+        self.missed: Any
+
+    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve any connection: what the application's own fast path does not."""
+        if scope["type"] == "lifespan":
+            await serve_lifespan(self.app, receive, send)
+        else:
+            await self.entry(scope, receive, send)
+
+    async def dispatch(self, scope: Any, receive: Any, send: Any) -> None:
+        """Find the route of a request or WebSocket and serve it."""
+        path = route_path(scope)
+        if scope["type"] == "websocket":
+            found = self.websockets.find(path)
+            if found is None:
+                await send({"type": "websocket.close", "code": 1000, "reason": "no route"})
+                return
+        else:
+            limits = self.settings.limits
+            if len(scope["headers"]) > limits.max_headers or len(path) > limits.max_target_bytes:
+                found = None
+            else:
+                found = (self.tables.get(scope["method"]) or self.tables[ANY]).find(path)
+            if found is None:
+                found = self.missed, ()
+        endpoint, values = found
+        await endpoint(scope, receive, send, values)
+
+    def miss(self, request: Request) -> Response:
+        """What no route answers.
+
+        Raises:
+            HTTPError: 404, 405 with `Allow`, 414 or 431.
+        """
+        limits = self.settings.limits
+        path = route_path(request.scope)
+        if len(request.scope["headers"]) > limits.max_headers:
+            raise HTTPError(431, f"a request may have at most {limits.max_headers} headers")
+        if len(path) > limits.max_target_bytes:
+            raise HTTPError(414, f"a path may have at most {limits.max_target_bytes} bytes")
+        allowed = self.allowed(path)
+        if allowed:
+            allow = ", ".join(sorted(allowed | {"OPTIONS"}))
+            if request.method == "OPTIONS":
+                return Response(status=204, headers={"allow": allow})
+            raise HTTPError(405, f"{request.path} answers {allow}", headers={"allow": allow})
+        other = path[:-1] if path.endswith("/") else path + "/"
+        # Never towards "//host": a browser would take that for another server.
+        if other and not path.startswith("//") and request.method in self.allowed(other):
+            return Response(status=308, headers={"location": _target(request.scope, other)})
+        raise HTTPError(404, f"nothing answers {request.path}")
+
+    def allowed(self, path: str) -> set[str]:
+        """The methods that a path answers."""
+        return {method for method, table in self.tables.items() if method != ANY and table.find(path) is not None}
+
+    def error_handler(self, error: Exception) -> Callable[..., Awaitable[Any]] | None:
+        """What the application or a plugin declared for an error, the closest class first, then its status."""
+        if not self.error_handlers:
+            return None
+        for class_ in type(error).__mro__:
+            if class_ is HTTPError and isinstance(error, HTTPError) and error.status in self.error_handlers:
+                return self.error_handlers[error.status]
+            if class_ in self.error_handlers:
+                return self.error_handlers[class_]
+        return None
+
+    async def fail(self, request: Request, error: Exception) -> Response:
+        """The response for an error that nobody handles."""
+        if isinstance(error, ClientDisconnected):
+            logger.debug("the client left: %s %s", request.method, request.path)
+            return Response(status=400)
+        logger.error("%s %s failed", request.method, request.path, exc_info=error)
+        if self.hooks.request_failed is not None:
+            try:
+                await self.hooks.request_failed(request, error)
+            except Exception:
+                logger.exception("the hook covet_request_failed failed")
+        if self.settings.app.debug:
+            return render_traceback(request, error)
+        shown = HTTPError(500, "the server failed to answer this request; it has been logged", request_id=request.id)
+        return render_error(request, shown, debug=False)
+
+
+def route_path(scope: Any) -> str:
+    """The path as the application's routes see it: without the `root_path` it is mounted at."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path
+
+
+def _target(scope: Any, path: str) -> str:
+    """A redirect target on the same server: the path percent-encoded, with the query as it came."""
+    from urllib.parse import quote
+
+    target = quote(scope.get("root_path", "") + path, safe="/:@!$&'()*+,;=~-._")
+    query = scope.get("query_string", b"").decode("latin-1")
+    return target + ("?" + quote(query, safe="%/:@!$&'()*+,;=~-._?") if query else "")
+
+
+def load_settings(given: Settings | Mapping[str, Any] | Any) -> Settings:
+    """The settings an application was given: ready-made, a mapping, a path, or nothing."""
+    if isinstance(given, Settings):
+        return given
+    if given is None or isinstance(given, Mapping):
+        return Settings.load(overrides=given)
+    return Settings.load(given)
+
+
+def build(app: Covet) -> None:
+    """Build an application. See `Covet.build`."""
+    settings = app.settings
+    manager = PluginManager(
+        settings.plugins,
+        names=None if isinstance(app._installed_plugins, bool) else app._installed_plugins,
+        extra=_named(app._given_plugins),
+        installed=app._installed_plugins is not False,
+    )
+    manager.load()
+    made = Build(app, settings, manager)
+    app._build = made
+    try:
+        _configure(app, made)
+        app._closed = True
+        _compose(app, made)
+        compile_routes(app, made)
+    except BaseException:
+        app._build = None
+        app._closed = False
+        app._tables = {}
+        raise
+
+
+def _named(plugins: Any) -> dict[str, object]:
+    if isinstance(plugins, Mapping):
+        return dict(plugins)
+    named: dict[str, object] = {}
+    for plugin in plugins:
+        name = getattr(plugin, "__name__", None) or type(plugin).__name__
+        named[name.rpartition(".")[2]] = plugin
+    return named
+
+
+def _configure(app: Covet, made: Build) -> None:
+    """Give each plugin its settings, then let it set itself up."""
+    settings, manager = made.settings, made.plugins
+    for name, schema in [(c.plugin, c.value) for c in manager.call("covet_settings")]:
+        try:
+            settings.claim_plugin(name, schema, name)
+        except ConfigurationError as error:
+            manager.fail(name, error)
+    manager.require_usable()
+    settings.finish(
+        [name for name, record in manager.records.items() if record.state in ("active", "builtin")],
+        [name for name, record in manager.records.items() if record.state not in ("active", "builtin")],
+    )
+    providers = [(scheme, c.plugin, f) for c in manager.call("covet_secret_providers") for scheme, f in c.value.items()]
+    settled = settle("the secret provider", providers, settings.plugins.prefer)
+    settings.resolve_secrets({scheme: function for scheme, (_, function) in settled.items()})
+    manager.call("covet_setup", app=app)
+
+
+def _compose(app: Covet, made: Build) -> None:
+    """Collect what the application and the plugins contribute, check it, and freeze it."""
+    manager, prefer = made.plugins, made.settings.plugins.prefer
+    made.hooks = CompiledHooks(manager)
+    made.renderer = Renderer(
+        _settled("the encoder of", made, "covet_encoders", {}, name=lambda type_: type_.__qualname__)
+    )
+    made.storage = StorageRegistry.build(
+        made.settings,
+        [(scheme, c.plugin, backend) for c in manager.call("covet_storage_backends") for scheme, backend in c.value.items()],
+    )
+    made.response_headers = [
+        (name.lower().encode("ascii"), value.encode("latin-1"))
+        for c in manager.call("covet_response_headers", app=app)
+        for name, value in c.value
+    ]
+    made.providers = _settled("the dependency type", made, "covet_dependencies", app._providers, app=app)
+    handlers = _settled("the exception handler of", made, "covet_exception_handlers", app._error_handlers, app=app)
+    made.error_handlers = {error: _awaitable(handler) for error, handler in handlers.items()}
+
+    layers = list(app._layers)
+    for c in manager.call("covet_middleware", app=app):
+        for layer in c.value:
+            if not isinstance(layer, Middleware | ASGIMiddleware):
+                raise PluginError(f"plugin {c.plugin!r}: covet_middleware returned {layer!r}, which is no middleware")
+            layer.owner = c.plugin
+            layers.append(layer)
+    ordered = in_order(layers)
+    while ordered and isinstance(ordered[0], ASGIMiddleware):
+        made.outer.append(ordered.pop(0))  # type: ignore[arg-type]
+    made.pipeline = Pipeline(app, ordered)
+    made.routes = _routes(app, made, prefer)
+    for route in made.routes:
+        made.names.setdefault(route.name, route)
+
+
+def _settled(
+    what: str, made: Build, hook: str, own: Mapping[Any, Any], *, name: Callable[[Any], str] = repr, **arguments: Any
+) -> dict[Any, Any]:
+    """A mapping that plugins contribute to through `hook`, beside the application's own; collisions settled."""
+    claims = [(key, APPLICATION, value) for key, value in own.items()]
+    for c in made.plugins.call(hook, **arguments):
+        claims += [(key, c.plugin, value) for key, value in c.value.items()]
+    settled = settle(what, claims, made.settings.plugins.prefer, name)
+    return {key: value for key, (_, value) in settled.items()}
+
+
+def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    if is_coroutine(function):
+        return function
+
+    async def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+def _routes(app: Covet, made: Build, prefer: list[str]) -> tuple[Entry, ...]:
+    """All routes, with their templates parsed by the application's converters, collisions settled."""
+    entries = app._router.resolve()
+    for c in made.plugins.call("covet_routes", app=app):
+        found = Router()
+        for entry in c.value:
+            if not isinstance(entry, Route | WebSocketRoute | Mount | Router):
+                raise PluginError(f"plugin {c.plugin!r}: covet_routes returned {entry!r}, which is no route")
+            found.add(entry)
+        for route in found.resolve():
+            route.owner = c.plugin
+            entries.append(route)
+    for entry in entries:
+        if not isinstance(entry, Mount):
+            entry.template = Template(entry.path, app.converters)
+    claims = [
+        ((method, entry.template.shape()), entry.owner, entry)
+        for entry in entries
+        if not isinstance(entry, Mount)
+        for method in (entry.methods or ("WEBSOCKET",))
+    ]
+    return _without_losers(entries, claims, prefer)
+
+
+def _without_losers(entries: list[Entry], claims: list[Any], prefer: list[str]) -> tuple[Entry, ...]:
+    """Drop the routes that another owner's route beats by the settings."""
+    by_key: dict[Any, list[tuple[str, Entry]]] = {}
+    for key, owner, entry in claims:
+        by_key.setdefault(key, []).append((owner, entry))
+    losers: set[int] = set()
+    for (method, _), claimants in by_key.items():
+        if len({owner for owner, _ in claimants}) > 1:
+            path = claimants[0][1].path
+            winner, _ = settle("the route", [(f"{method} {path}", o, e) for o, e in claimants], prefer)[f"{method} {path}"]
+            losers |= {id(entry) for owner, entry in claimants if owner != winner}
+        elif len(claimants) > 1:
+            first, second = claimants[:2]
+            raise RouteError(f"{second[1]!r} can never be reached: {first[1]!r} answers the same paths")
+    return tuple(entry for entry in entries if id(entry) not in losers)
+
+
+def compile_routes(app: Covet, made: Build) -> None:
+    """Make the endpoint of every route and the tables that find them; again when dependencies are overridden."""
+    constants = {type(app): app, type(made.settings): made.settings, **made.settings.instances}
+    tables: dict[str, RouteTable[Any]] = {ANY: RouteTable()}
+    websockets: RouteTable[Any] = RouteTable()
+    methods = {method for route in made.routes for method in route.methods} if made.routes else set()
+    for method in methods | {"GET", "HEAD", "POST"}:
+        tables[method] = RouteTable()
+    plans = []
+    for route in made.routes:
+        if isinstance(route, Mount):
+            _mount(app, made, route, tables, websockets)
+            continue
+        route.plan = plan = analyse(route, made.providers, constants, app._overrides)
+        plans.append(plan)
+        if isinstance(route, WebSocketRoute):
+            websockets.add(route.template, websocket_endpoint(app, route, plan))
+            continue
+        direct = made.pipeline.empty and not route.middleware and not any(s.scope == "request" for s in plan.steps)
+        for method in route.methods:
+            tables[method].add(route.template, _endpoint(app, made, route, direct))
+        if "GET" in route.methods and "HEAD" not in route.methods:
+            tables["HEAD"].add(route.template, _endpoint(app, made, route, direct, head=True))
+    for table in (*tables.values(), websockets):
+        table.freeze()
+    made.tables, made.websockets = tables, websockets
+    made.missed = _missed(made)
+    entry: Callable[[Any, Any, Any], Awaitable[None]] = made.dispatch
+    for layer in reversed(made.outer):
+        entry = layer.factory(entry, **layer.options)
+    made.entry = entry
+    app._tables = {} if made.outer else {method: table for method, table in tables.items() if method != ANY}
+    app._max_path = made.settings.limits.max_target_bytes
+    app._max_headers = made.settings.limits.max_headers
+
+
+def _endpoint(app: Covet, made: Build, route: Route, direct: bool, *, head: bool = False) -> Any:
+    assert route.plan is not None
+    if direct:
+        return compile_endpoint(app, route, route.plan, head=head)
+    call = compile_caller(app, route, route.plan, render=True)
+    return made.pipeline.endpoint(route, call, route.middleware)
+
+
+def _missed(made: Build) -> Any:
+    async def call(request: Request) -> Response:
+        return made.miss(request)
+
+    return made.pipeline.endpoint(None, call)
+
+
+def _mount(
+    app: Covet, made: Build, mount: Mount, tables: dict[str, RouteTable[Any]], websockets: RouteTable[Any]
+) -> None:
+    """Let a mounted application answer everything below its path, whatever the method."""
+
+    def child_scope(scope: Any) -> Any:
+        child = {**scope, "root_path": scope.get("root_path", "") + mount.path}
+        if mount.path in app.mount_states:
+            child["state"] = {**scope.get("state", {}), **app.mount_states[mount.path]}
+        return child
+
+    async def pass_on(scope: Any, receive: Any, send: Any, values: tuple[Any, ...]) -> None:
+        await mount.app(child_scope(scope), receive, send)
+
+    endpoint: Any = pass_on
+    if not made.pipeline.empty:
+        from covet.bridging import mounted
+
+        endpoint = made.pipeline.endpoint(None, mounted(mount.app, child_scope), bridge=True)
+    for template in {mount.path or "/", mount.path + "/", mount.path + "/{path:path}"}:
+        for table in tables.values():
+            table.add(Template(template), endpoint)
+        websockets.add(Template(template), pass_on)

@@ -1,0 +1,100 @@
+"""Dependencies that clean up after themselves: generators, entered in order, left last-in first-out.
+
+A generator's part before `yield` makes the value, the part after it cleans up. An error of the request is thrown into
+it at the `yield`, so that it can roll back. It may raise another error instead; if it ends without raising, the error
+counts all the same: a clean-up cannot make a failed request succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+
+from covet.exceptions import HandlerError
+
+__all__ = ["ThreadGenerator", "enter", "in_thread", "leave"]
+
+
+async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function that may block in a worker thread, with the caller's context variables.
+
+    Cancellation waits until the function has returned: a thread cannot be stopped.
+    """
+    return await to_thread.run_sync(partial(function, *args, **kwargs))
+
+
+class ThreadGenerator:
+    """A plain generator driven in worker threads, with the methods of an asynchronous one that `leave` uses."""
+
+    def __init__(self, generator: Generator[Any, None, None]) -> None:
+        self._generator = generator
+
+    async def __anext__(self) -> Any:
+        return await to_thread.run_sync(self._advance, self._generator.__next__)
+
+    async def athrow(self, error: BaseException) -> Any:
+        from anyio import CancelScope
+
+        # A cancelled request must still be rolled back, and a worker thread cannot be started while cancelled.
+        with CancelScope(shield=True):
+            return await to_thread.run_sync(self._advance, partial(self._generator.throw, error))
+
+    async def aclose(self) -> None:
+        await to_thread.run_sync(self._generator.close)
+
+    @staticmethod
+    def _advance(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except StopIteration:
+            # StopIteration cannot leave a coroutine.
+            raise StopAsyncIteration from None
+
+
+Exits = list[AsyncGenerator[Any, None] | ThreadGenerator]
+
+
+async def enter(exits: Exits, generator: AsyncGenerator[Any, None] | ThreadGenerator) -> Any:
+    """Run a dependency up to its `yield`, note it in `exits` for `leave`, and return what it yielded.
+
+    Raises:
+        HandlerError: it ended without yielding.
+    """
+    try:
+        value = await generator.__anext__()
+    except StopAsyncIteration:
+        raise HandlerError(f"the dependency {_name(generator)} ended without yielding a value") from None
+    exits.append(generator)
+    return value
+
+
+async def leave(exits: Exits, error: BaseException | None = None) -> None:
+    """Clean up the dependencies in `exits`, last in first out, each told of `error` if there is one.
+
+    Raises:
+        BaseException: `error`, or what a clean-up raised in its place. All of them are run before.
+    """
+    while exits:
+        generator = exits.pop()
+        try:
+            if error is None:
+                await generator.__anext__()
+            else:
+                await generator.athrow(error)
+        except StopAsyncIteration:
+            continue
+        except BaseException as raised:
+            error = raised
+        else:
+            await generator.aclose()
+            error = HandlerError(f"the dependency {_name(generator)} yielded more than once")
+    if error is not None:
+        raise error
+
+
+def _name(generator: Any) -> str:
+    inner = getattr(generator, "_generator", generator)
+    return getattr(inner, "__qualname__", repr(inner))

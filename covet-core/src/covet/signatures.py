@@ -1,0 +1,526 @@
+"""What a handler's signature asks for, decided when the application is built.
+
+Without a marker (`covet.parameters`) a parameter is, in this order: a part of the path when the route's template names
+it; what the kernel or a plugin provides for its type; an upload for `UploadFile`; a member of the query for a simple
+type or a list of one; the request body for a Struct, dataclass, TypedDict, attrs class, pydantic model, dict or list of
+these. Anything else is an error that names handler, parameter and reason.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, Literal
+
+from covet.exceptions import HandlerError
+from covet.parameters import Body, Cookie, Depends, File, Form, Header, Path, Query, Scope, Source
+from covet.routing import Route, WebSocketRoute, handler_name
+
+__all__ = ["Argument", "BodyPlan", "Parameter", "Plan", "Step", "analyse", "is_pydantic", "without_none"]
+
+SourceName = Literal["path", "query", "header", "cookie", "form", "file", "body"]
+SOURCES: dict[type[Source], SourceName] = {
+    Path: "path", Query: "query", Header: "header", Cookie: "cookie", Form: "form", File: "file", Body: "body",
+}  # fmt: skip
+NO_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+REQUIRED: Any = ...
+
+
+@dataclass(slots=True)
+class Parameter:
+    """A part of the request that a handler or one of its dependencies takes.
+
+    Attributes:
+        name: the parameter's name in the signature.
+        source: the part of the request it comes from.
+        alias: its name there.
+        type: its annotation without the marker; `Annotated` constraints are kept.
+        required: whether the request must have it.
+        default: its value when the request does not.
+        multiple: whether it takes every occurrence, as a list.
+        whole: whether it takes all members of its source at once, as the fields of a class.
+        converted: whether the route's converter has already made it a value.
+    """
+
+    name: str
+    source: SourceName
+    alias: str
+    type: Any
+    required: bool
+    default: Any
+    description: str = ""
+    examples: tuple[Any, ...] = ()
+    multiple: bool = False
+    whole: bool = False
+    converted: bool = False
+
+
+@dataclass(slots=True)
+class BodyPlan:
+    """The request body that a handler takes: JSON decoded to `type`, or the bytes themselves."""
+
+    type: Any
+    required: bool
+    media_type: str = "application/json"
+    default: Any = None
+    examples: tuple[Any, ...] = ()
+    description: str = ""
+
+
+@dataclass(slots=True)
+class Argument:
+    """One argument of a call: its name, whether it must be passed by keyword, and where its value comes from.
+
+    `kind` is `parameter` (with its index in the plan), `step` (with its index), `body`, `connection` or `constant`.
+    """
+
+    name: str
+    keyword: bool
+    kind: Literal["parameter", "step", "body", "connection", "constant"]
+    index: int = 0
+    value: Any = None
+
+
+@dataclass(slots=True)
+class Step:
+    """A dependency, resolved before the handler is called."""
+
+    provider: Callable[..., Any]
+    call: Literal["function", "coroutine", "generator", "async generator", "class"]
+    scope: Scope
+    thread: bool
+    arguments: list[Argument]
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that a handler's signature asks for, in the order in which it is resolved."""
+
+    handler: Callable[..., Any]
+    is_async: bool
+    arguments: list[Argument] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    body: BodyPlan | None = None
+    returns: Any = inspect.Parameter.empty
+
+    @property
+    def form(self) -> bool:
+        """Whether any parameter comes from a form."""
+        return any(parameter.source in ("form", "file") for parameter in self.parameters)
+
+
+Providers = Mapping[Any, Callable[..., Any] | Depends]
+
+
+def analyse(
+    route: Route | WebSocketRoute, providers: Providers, constants: Mapping[Any, Any], overrides: Mapping[Any, Any]
+) -> Plan:
+    """The plan of a route's handler.
+
+    Args:
+        route: the route; its template says which parameters are parts of the path.
+        providers: what a handler may ask for by type.
+        constants: values that a handler may ask for by type, such as the application.
+        overrides: what stands in for a provider, in tests.
+
+    Raises:
+        HandlerError: the signature asks for something that it cannot be given.
+    """
+    return _Analysis(route, providers, constants, overrides).plan()
+
+
+class _Analysis:
+    def __init__(
+        self,
+        route: Route | WebSocketRoute,
+        providers: Providers,
+        constants: Mapping[Any, Any],
+        overrides: Mapping[Any, Any],
+    ) -> None:
+        from covet.requests import Request
+        from covet.websockets import WebSocket
+
+        self.route = route
+        self.providers = providers
+        self.constants = constants
+        self.overrides = overrides
+        self.connection = WebSocket if isinstance(route, WebSocketRoute) else Request
+        self.foreign = Request if isinstance(route, WebSocketRoute) else WebSocket
+        self.result = Plan(route.handler, is_coroutine(route.handler))
+        self.steps: dict[Any, int] = {}
+        self.body_of: str | None = None
+
+    def plan(self) -> Plan:
+        plan = self.result
+        plan.arguments, plan.returns = self.arguments(self.route.handler, ())
+        used = {parameter.alias for parameter in plan.parameters if parameter.source == "path"}
+        unused = [name for name in self.route.param_names if name not in used]
+        takes_request = any(
+            argument.kind == "connection" for call in (plan, *plan.steps) for argument in call.arguments
+        )
+        if unused and not takes_request:
+            raise HandlerError(
+                f"{self.where(self.route.handler)}: the path's parameter {unused[0]!r} is not taken by any parameter; "
+                f"add `{unused[0]}` to the signature, or take the request and read `request.path_params`"
+            )
+        if plan.form and plan.body is not None:
+            raise HandlerError(
+                f"{self.where(self.route.handler)}: it takes both a form and a body ({self.body_of!r}); a request has one"
+            )
+        return plan
+
+    def where(self, function: Callable[..., Any], name: str | None = None) -> str:
+        text = f"handler {handler_name(self.route.handler)!r} of {self.route.path!r}"
+        if function is not self.route.handler:
+            text += f", dependency {handler_name(function)!r}"
+        return text + (f", parameter {name!r}" if name else "")
+
+    def arguments(self, function: Callable[..., Any], above: tuple[Any, ...]) -> tuple[list[Argument], Any]:
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise HandlerError(f"{self.where(function)}: it has no signature to read: {error}") from error
+        hints = self.hints(function)
+        arguments = []
+        for name, parameter in signature.parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise HandlerError(
+                    f"{self.where(function, name)}: `*{name}` cannot be filled from a request; "
+                    "name the parameters, or take the request"
+                )
+            argument = self.argument(function, parameter, hints.get(name, parameter.annotation), above)
+            argument.keyword = parameter.kind is parameter.KEYWORD_ONLY
+            arguments.append(argument)
+        return arguments, hints.get("return", inspect.Parameter.empty)
+
+    def hints(self, function: Callable[..., Any]) -> dict[str, Any]:
+        target: Any = function
+        while hasattr(target, "func"):  # functools.partial
+            target = target.func
+        if inspect.isclass(target):
+            target = target if _fields_class(target) else target.__init__
+        elif not inspect.isroutine(target):
+            target = type(target).__call__
+        target = inspect.unwrap(target)
+        cells = getattr(target, "__closure__", None) or ()
+        names = getattr(getattr(target, "__code__", None), "co_freevars", ())
+        closure = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False) if _filled(cell)}
+        try:
+            return typing.get_type_hints(target, localns=closure, include_extras=True)
+        except NameError as error:
+            raise HandlerError(
+                f"{self.where(function)}: the annotation {error.name!r} cannot be resolved; import it at module level, "
+                "outside `if TYPE_CHECKING:`, since the signature decides what the handler is given"
+            ) from error
+        except Exception as error:
+            raise HandlerError(f"{self.where(function)}: its annotations cannot be read: {error}") from error
+
+    def argument(
+        self, function: Callable[..., Any], parameter: inspect.Parameter, annotation: Any, above: tuple[Any, ...]
+    ) -> Argument:
+        name = parameter.name
+        default = REQUIRED if parameter.default is parameter.empty else parameter.default
+        annotation = Any if annotation is parameter.empty else annotation
+        annotation, marker = _marker(annotation)
+        if isinstance(default, Source | Depends):
+            marker = default
+            default = getattr(default, "default", REQUIRED)
+        elif isinstance(marker, Source) and default is REQUIRED:
+            default = marker.default
+        bare = without_none(_plain(annotation))
+
+        if isinstance(marker, Depends):
+            return Argument(name, False, "step", self.step(marker, function, name, above))
+        if marker is None:
+            found = self.provided(function, name, bare, above)
+            if found is not None:
+                return found
+        source = self.source(function, name, bare, marker, parameter)
+        if source == "body":
+            return self.body(function, name, annotation, default, marker)
+        return self.parameter(function, name, annotation, default, marker, source)
+
+    def provided(
+        self, function: Callable[..., Any], name: str, bare: Any, above: tuple[Any, ...]
+    ) -> Argument | None:
+        """What the kernel or a plugin gives for a type."""
+        if name in self.route.param_names and function is self.route.handler:
+            return None
+        if bare is self.connection:
+            return Argument(name, False, "connection")
+        if bare is self.foreign:
+            raise HandlerError(
+                f"{self.where(function, name)}: this route serves a {self.connection.__name__}, "
+                f"so there is no {bare.__name__}"
+            )
+        try:
+            provider = self.providers.get(bare)
+            if provider is not None:
+                depends = provider if isinstance(provider, Depends) else Depends(provider)
+                return Argument(name, False, "step", self.step(depends, function, name, above))
+            if bare in self.constants:
+                return Argument(name, False, "constant", value=self.constants[bare])
+        except TypeError:  # an annotation that cannot be a dictionary key is no type that anyone provides
+            return None
+        return None
+
+    def step(self, depends: Depends, function: Callable[..., Any], name: str, above: tuple[Any, ...]) -> int:
+        provider = self.overrides.get(depends.provider, depends.provider)
+        if not callable(provider):
+            raise HandlerError(f"{self.where(function, name)}: the provider {provider!r} cannot be called")
+        if provider in above:
+            cycle = " -> ".join(handler_name(p) for p in (*above[above.index(provider) :], provider))
+            raise HandlerError(f"{self.where(function, name)}: the dependencies form a cycle: {cycle}")
+        key = (provider, depends.scope)
+        if depends.cache and key in self.steps:
+            return self.steps[key]
+        before = len(self.result.parameters)
+        arguments, _ = self.arguments(provider, (*above, provider))
+        made = Step(provider, _call_kind(provider), depends.scope, depends.thread, arguments)
+        self.check_scope(made, function, name, taken=len(self.result.parameters) > before)
+        self.result.steps.append(made)
+        self.steps[key] = len(self.result.steps) - 1
+        return self.steps[key]
+
+    def check_scope(self, step: Step, function: Callable[..., Any], name: str, *, taken: bool) -> None:
+        """A dependency may only use what lives at least as long as itself."""
+        lives = {"function": 0, "request": 1, "app": 2}
+        for argument in step.arguments:
+            if argument.kind == "step":
+                used = self.result.steps[argument.index]
+                if lives[used.scope] < lives[step.scope]:
+                    raise HandlerError(
+                        f"{self.where(function, name)}: {handler_name(step.provider)!r} has scope {step.scope!r} and "
+                        f"uses {handler_name(used.provider)!r} of scope {used.scope!r}, which is cleaned up before it"
+                    )
+            elif step.scope == "app" and argument.kind in ("connection", "body", "parameter"):
+                raise HandlerError(
+                    f"{self.where(function, name)}: {handler_name(step.provider)!r} has scope 'app', so its parameter "
+                    f"{argument.name!r} cannot come from a request"
+                )
+
+    def source(
+        self, function: Callable[..., Any], name: str, bare: Any, marker: Source | None, parameter: inspect.Parameter
+    ) -> SourceName:
+        from covet.forms import UploadFile
+
+        if marker is not None:
+            return SOURCES[type(marker)]
+        if name in self.route.param_names:
+            return "path"
+        if parameter.annotation is parameter.empty:
+            raise HandlerError(
+                f"{self.where(function, name)}: it has no annotation and the path names no such parameter; "
+                f"annotate it (`{name}: str` takes it from the query), or add `{{{name}}}` to the path"
+            )
+        if bare is UploadFile or _element(bare) is UploadFile:
+            return "file"
+        if is_simple(bare) or is_simple(_element(bare)):
+            return "query"
+        if is_structured(bare):
+            if isinstance(self.route, WebSocketRoute) or not self.route.methods - NO_BODY:
+                what = "a WebSocket handshake" if isinstance(self.route, WebSocketRoute) else "this request"
+                raise HandlerError(
+                    f"{self.where(function, name)}: {_type_name(bare)} would be read from the body, which {what} does "
+                    f"not have; write `Annotated[{_type_name(bare)}, Query()]` to read it from the query"
+                )
+            return "body"
+        raise HandlerError(
+            f"{self.where(function, name)}: nothing provides {_type_name(bare)}; register it with "
+            "`app.provide(...)`, install the plugin that brings it, or mark it with `Annotated[..., Depends(...)]`"
+        )
+
+    def body(
+        self, function: Callable[..., Any], name: str, annotation: Any, default: Any, marker: Source | None
+    ) -> Argument:
+        if isinstance(self.route, WebSocketRoute):
+            raise HandlerError(f"{self.where(function, name)}: a WebSocket handshake has no body")
+        if self.body_of not in (None, name):
+            raise HandlerError(
+                f"{self.where(function, name)}: the body is already taken by {self.body_of!r}; "
+                "put both into one class with two fields"
+            )
+        self.body_of = name
+        bare = without_none(_plain(annotation))
+        self.check_decodable(function, name, annotation)
+        self.result.body = BodyPlan(
+            annotation,
+            default is REQUIRED,
+            "application/octet-stream" if bare is bytes else "application/json",
+            None if default is REQUIRED else default,
+            marker.examples if marker else (),
+            marker.description if marker else "",
+        )
+        return Argument(name, False, "body")
+
+    def parameter(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        annotation: Any,
+        default: Any,
+        marker: Source | None,
+        source: SourceName,
+    ) -> Argument:
+        alias = (marker.alias if marker else None) or (name.replace("_", "-") if source == "header" else name)
+        bare = without_none(_plain(annotation))
+        converted = False
+        if source == "path":
+            if alias not in self.route.param_names:
+                raise HandlerError(f"{self.where(function, name)}: the path {self.route.path!r} has no `{{{alias}}}`")
+            converter = self.route.template.converters[self.route.param_names.index(alias)]
+            kind = self.route.template.converter_names[self.route.param_names.index(alias)]
+            converted = kind != "str" or bare in (str, Any)
+            if converted and bare not in (Any, converter.type) and converter.type is not str:
+                raise HandlerError(
+                    f"{self.where(function, name)}: the converter `{kind}` gives {_type_name(converter.type)}, "
+                    f"the annotation says {_type_name(bare)}"
+                )
+            default = REQUIRED
+        whole = source in ("query", "form", "header", "cookie") and is_structured(bare) and not _element(bare)
+        multiple = not whole and _element(bare) is not None and source not in ("path", "cookie")
+        if source != "file" and not converted:
+            self.check_decodable(function, name, annotation)
+        made = Parameter(
+            name, source, alias, annotation, default is REQUIRED, None if default is REQUIRED else default,
+            marker.description if marker else "", marker.examples if marker else (), multiple, whole, converted,
+        )  # fmt: skip
+        for index, other in enumerate(self.result.parameters):
+            if other == made:
+                return Argument(name, False, "parameter", index)
+        self.result.parameters.append(made)
+        return Argument(name, False, "parameter", len(self.result.parameters) - 1)
+
+    def check_decodable(self, function: Callable[..., Any], name: str, annotation: Any) -> None:
+        import msgspec
+
+        if is_pydantic(without_none(_plain(annotation))):
+            return
+        try:
+            msgspec.json.Decoder(annotation)
+        except TypeError as error:
+            raise HandlerError(f"{self.where(function, name)}: its type cannot be decoded: {error}") from error
+
+
+def is_coroutine(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives a coroutine; sees through partials and objects with an async `__call__`."""
+    while hasattr(function, "func"):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+
+
+def is_simple(type_: Any) -> bool:
+    """Whether a value of the type is written as one piece of text: a number, a date, an enumeration, ..."""
+    import datetime
+    import decimal
+    import enum
+    import uuid
+
+    scalars = (str, int, float, bool, uuid.UUID, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
+    type_ = without_none(_plain(type_))
+    if isinstance(type_, typing.NewType):
+        return is_simple(type_.__supertype__)
+    if typing.get_origin(type_) is Literal:
+        return True
+    if typing.get_origin(type_) in (typing.Union, UnionType):
+        return all(is_simple(option) for option in typing.get_args(type_))
+    return inspect.isclass(type_) and issubclass(type_, (*scalars, enum.Enum))
+
+
+def is_structured(type_: Any) -> bool:
+    """Whether a value of the type is a JSON object or a list: what a request body holds."""
+    origin = typing.get_origin(type_) or type_
+    if origin in (typing.Union, UnionType):
+        return all(is_structured(_plain(option)) or is_simple(option) for option in typing.get_args(type_))
+    if not inspect.isclass(origin):
+        return False
+    return issubclass(origin, (dict, list, tuple, set, frozenset)) or _fields_class(origin)
+
+
+def is_pydantic(type_: Any) -> bool:
+    """Whether the type is a pydantic model; pydantic need not be installed."""
+    return inspect.isclass(type_) and hasattr(type_, "model_validate_json") and hasattr(type_, "model_json_schema")
+
+
+def without_none(type_: Any) -> Any:
+    """`T` for `T | None`, else the type as it is."""
+    if typing.get_origin(type_) in (typing.Union, UnionType):
+        rest = [option for option in typing.get_args(type_) if option is not NoneType]
+        if len(rest) == 1:
+            return rest[0]
+        if len(rest) < len(typing.get_args(type_)):
+            return typing.Union[tuple(rest)]  # noqa: UP007 - built from values
+    return type_
+
+
+def _fields_class(type_: Any) -> bool:
+    import msgspec
+
+    return (
+        issubclass(type_, msgspec.Struct)
+        or hasattr(type_, "__dataclass_fields__")
+        or hasattr(type_, "__attrs_attrs__")
+        or typing.is_typeddict(type_)
+        or is_pydantic(type_)
+    )
+
+
+def _marker(annotation: Any) -> tuple[Any, Any]:
+    """The annotation without its marker, and the marker."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation, None
+    base, *metadata = typing.get_args(annotation)
+    markers = [item() if inspect.isclass(item) and issubclass(item, Source) else item for item in metadata]
+    found = [item for item in markers if isinstance(item, Source | Depends)]
+    others = [item for item in markers if not isinstance(item, Source | Depends)]
+    if others:
+        base = typing.Annotated[(base, *others)]  # type: ignore[assignment]
+    return base, found[-1] if found else None
+
+
+def _plain(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
+def _element(type_: Any) -> Any:
+    """`T` for `list[T]`, `set[T]`, `frozenset[T]` and `tuple[T, ...]`, else None."""
+    if typing.get_origin(type_) in (list, set, frozenset, tuple):
+        return _plain(typing.get_args(type_)[0])
+    return str if type_ in (list, set, frozenset, tuple) else None
+
+
+def _call_kind(provider: Callable[..., Any]) -> Literal["function", "coroutine", "generator", "async generator", "class"]:
+    if inspect.isclass(provider):
+        return "class"
+    target: Any = provider
+    while hasattr(target, "func"):
+        target = target.func
+    for candidate in (target, getattr(target, "__call__", None)):
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "coroutine" if is_coroutine(provider) else "function"
+
+
+def _type_name(type_: Any) -> str:
+    return type_.__name__ if inspect.isclass(type_) else str(type_).replace("typing.", "")
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty cell raises
+    except ValueError:
+        return False
+    return True
+
+
+def requested_by(plan: Plan) -> Iterator[Callable[..., Any]]:
+    """The handler and every provider of a plan."""
+    yield plan.handler
+    for step in plan.steps:
+        yield step.provider
