@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from covet.exceptions import ConfigurationError, HTTPError, RouteError
+from covet.exceptions import ClientDisconnected, ConfigurationError, HTTPError, RouteError
 from covet.routing import CONVERTERS, Converter, Mount, Route, Router, WebSocketRoute
 
 if TYPE_CHECKING:
@@ -385,9 +385,17 @@ class Covet:
         """Send a response, with the constant headers that it does not set itself."""
         headers = response.headers
         for name, value in self.built.response_headers:
-            if name not in headers.names:
+            if all(name != own for own, _ in headers.raw):
                 headers.raw.append((name, value))
-        await response(scope, receive, send)
+
+        async def checked_send(message: Any) -> None:
+            # What the response itself raises as OSError, a missing file for example, is something else.
+            try:
+                await send(message)
+            except OSError as error:
+                raise ClientDisconnected("the client left before its response was sent") from error
+
+        await response(scope, receive, checked_send)
 
     async def answer_error(self, request: Request, error: Exception) -> Response:
         """The response for an error that somebody handles, or that is an HTTPError.

@@ -7,12 +7,14 @@ a limit, then cancelled, and those that had to be are named in the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from covet.concurrency import task_group
 from covet.exceptions import CovetError
 from covet.signatures import is_coroutine
 
@@ -41,15 +43,14 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._names)
 
-    async def __aenter__(self) -> Tasks:
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> bool | None:
-        group, self._group = self._group, None
-        assert group is not None
-        return await group.__aexit__(*error)
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Tasks can be started in this context; leaving it waits for them, so `drain` first."""
+        async with task_group() as self._group:
+            try:
+                yield
+            finally:
+                self._group = None
 
     def start_soon(self, function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> None:
         """Run a function beside everything else; a plain `def` runs in a worker thread.

@@ -18,7 +18,7 @@ from covet.signatures import Parameter, is_pydantic, without_none
 if TYPE_CHECKING:
     from covet.requests import Request
 
-__all__ = ["Reader", "make_reader", "read"]
+__all__ = ["Reader", "make_reader", "pydantic_faults", "read", "structure"]
 
 Reader = Callable[["Request", Any], Any]
 """Takes a request and its parsed form (None without one); gives a value or raises `Invalid`."""
@@ -169,12 +169,10 @@ def make_convert(parameter: Parameter) -> Callable[[Any], Any] | None:
     def convert(text: Any) -> Any:
         try:
             value = msgspec.convert(text, type_, strict=False)
-        except msgspec.ValidationError as error:
-            raise Invalid(_fault(parameter, str(error), text, expected)) from None
         except (ValueError, OverflowError) as error:
-            raise Invalid(_fault(parameter, str(error), text, expected)) from None
+            raise Invalid(_fault(parameter, error, text, expected)) from None
         if base is float and not math.isfinite(value):
-            raise Invalid(_fault(parameter, "", text, expected))
+            raise Invalid(_fault(parameter, ValueError(), text, expected))
         return value
 
     return convert
@@ -205,20 +203,22 @@ _EXPECTED: dict[Any, str] = {
 }
 
 
-def _fault(parameter: Parameter, message: str, value: Any, expected: str | None) -> Fault:
-    pointer = "/" + _escaped(parameter.alias) if not parameter.whole else ""
-    detail, _, where = message.partition(" - at `$")
+def structure(location: str, pointer: str, error: Exception) -> Fault:
+    """The fault that a msgspec error tells of: its `$.items[0].price` becomes the pointer `/items/0/price`."""
+    detail, _, where = str(error).partition(" - at `$")
     for part in where.rstrip("`").replace("[", ".").replace("]", "").split("."):
         if part and part != "...":
             pointer += "/" + _escaped(part)
-    if parameter.whole:
-        missing = detail.partition("missing required field `")[2].rstrip("`")
-        if missing:
-            return Fault(parameter.source, f"{pointer}/{_escaped(missing)}", "is required")
-    if expected and isinstance(value, str) and (not detail or detail.endswith("got `str`")):
+    missing = detail.partition("missing required field `")[2].rstrip("`")
+    return Fault(location, f"{pointer}/{_escaped(missing)}", "is required") if missing else Fault(location, pointer, detail)
+
+
+def _fault(parameter: Parameter, error: Exception, value: Any, expected: str | None) -> Fault:
+    fault = structure(parameter.source, "" if parameter.whole else "/" + _escaped(parameter.alias), error)
+    if expected and isinstance(value, str) and (not fault.detail or fault.detail.endswith("got `str`")):
         shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
-        detail = f"{shown!r} is not {expected}"
-    return Fault(parameter.source, pointer, detail)
+        return Fault(fault.location, fault.pointer, f"{shown!r} is not {expected}")
+    return fault
 
 
 def _missing(parameter: Parameter) -> Fault:

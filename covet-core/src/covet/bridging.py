@@ -8,6 +8,7 @@ are seen by the middleware above; when the middleware drops the response, the ap
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from covet.concurrency import task_group
 from covet.exceptions import CovetError
 from covet.responses import Response
 from covet.streaming import StreamingResponse
@@ -32,21 +34,23 @@ _INNER = "covet.inner"
 
 
 class Bridge:
-    """The ASGI applications running below middleware in one request. Use it as `async with Bridge(request)`."""
+    """The ASGI applications running below middleware in one request."""
 
-    def __init__(self, request: Request) -> None:
-        self._group: TaskGroup = anyio.create_task_group()
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
         self._bodies: list[MemoryObjectReceiveStream[bytes]] = []
-        request.scope[_KEY] = self
 
-    async def __aenter__(self) -> Bridge:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> bool | None:
-        for body in self._bodies:
-            body.close()
-        return await self._group.__aexit__(*error)
+    @classmethod
+    @asynccontextmanager
+    async def over(cls, request: Request) -> AsyncIterator[Bridge]:
+        """A bridge that spans what is done with a request; applications whose response was dropped are told so."""
+        async with task_group() as group:
+            bridge = request.scope[_KEY] = cls(group)
+            try:
+                yield bridge
+            finally:
+                for body in bridge._bodies:
+                    body.close()
 
     async def call(self, app: ASGIApp, scope: Any, receive: Any) -> Response:
         """Run `app` until it starts a response, and return that; the rest comes as the response is sent.

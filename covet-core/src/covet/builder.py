@@ -143,6 +143,8 @@ class Build:
             logger.debug("the client left: %s %s", request.method, request.path)
             return Response(status=400)
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
+        # The test client puts a list here, to raise the error in the test.
+        request.scope.get("covet.unhandled", []).append(error)
         if self.hooks.request_failed is not None:
             try:
                 await self.hooks.request_failed(request, error)
@@ -306,12 +308,13 @@ def _routes(app: Covet, made: Build, prefer: list[str]) -> tuple[Entry, ...]:
     for entry in entries:
         if not isinstance(entry, Mount):
             entry.template = Template(entry.path, app.converters)
-    claims = [
-        ((method, entry.template.shape()), entry.owner, entry)
-        for entry in entries
-        if not isinstance(entry, Mount)
-        for method in (entry.methods or ("WEBSOCKET",))
-    ]
+    claims: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, Mount):
+            claims.append((("MOUNT", entry.path), entry.owner, entry))
+        else:
+            shape = entry.template.shape()
+            claims += [((method, shape), entry.owner, entry) for method in (entry.methods or ("WEBSOCKET",))]
     return _without_losers(entries, claims, prefer)
 
 
@@ -337,24 +340,25 @@ def compile_routes(app: Covet, made: Build) -> None:
     constants = {type(app): app, type(made.settings): made.settings, **made.settings.instances}
     tables: dict[str, RouteTable[Any]] = {ANY: RouteTable()}
     websockets: RouteTable[Any] = RouteTable()
-    methods = {method for route in made.routes for method in route.methods} if made.routes else set()
-    for method in methods | {"GET", "HEAD", "POST"}:
+    declared = {method for route in made.routes if isinstance(route, Route) for method in route.methods}
+    for method in declared | {"GET", "HEAD", "POST"}:
         tables[method] = RouteTable()
-    plans = []
+    own_heads = {r.template.shape() for r in made.routes if isinstance(r, Route) and "HEAD" in r.methods}
     for route in made.routes:
         if isinstance(route, Mount):
-            _mount(app, made, route, tables, websockets)
             continue
         route.plan = plan = analyse(route, made.providers, constants, app._overrides)
-        plans.append(plan)
         if isinstance(route, WebSocketRoute):
             websockets.add(route.template, websocket_endpoint(app, route, plan))
             continue
         direct = made.pipeline.empty and not route.middleware and not any(s.scope == "request" for s in plan.steps)
         for method in route.methods:
             tables[method].add(route.template, _endpoint(app, made, route, direct))
-        if "GET" in route.methods and "HEAD" not in route.methods:
+        if "GET" in route.methods and route.template.shape() not in own_heads:
             tables["HEAD"].add(route.template, _endpoint(app, made, route, direct, head=True))
+    for mount in made.routes:
+        if isinstance(mount, Mount):
+            _mount(app, made, mount, tables, websockets)
     for table in (*tables.values(), websockets):
         table.freeze()
     made.tables, made.websockets = tables, websockets
@@ -402,7 +406,7 @@ def _mount(
         from covet.bridging import mounted
 
         endpoint = made.pipeline.endpoint(None, mounted(mount.app, child_scope), bridge=True)
-    for template in {mount.path or "/", mount.path + "/", mount.path + "/{path:path}"}:
+    for path in {mount.path or "/", mount.path + "/", mount.path + "/{path:path}"}:
         for table in tables.values():
-            table.add(Template(template), endpoint)
-        websockets.add(Template(template), pass_on)
+            table.add_fallback(Template(path), endpoint)
+        websockets.add_fallback(Template(path), pass_on)

@@ -11,19 +11,11 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
 from typing import Any
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from covet.exceptions import HandlerError
 
-__all__ = ["ThreadGenerator", "enter", "in_thread", "leave"]
-
-
-async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function that may block in a worker thread, with the caller's context variables.
-
-    Cancellation waits until the function has returned: a thread cannot be stopped.
-    """
-    return await to_thread.run_sync(partial(function, *args, **kwargs))
+__all__ = ["ThreadGenerator", "enter", "leave"]
 
 
 class ThreadGenerator:
@@ -36,8 +28,6 @@ class ThreadGenerator:
         return await to_thread.run_sync(self._advance, self._generator.__next__)
 
     async def athrow(self, error: BaseException) -> Any:
-        from anyio import CancelScope
-
         # A cancelled request must still be rolled back, and a worker thread cannot be started while cancelled.
         with CancelScope(shield=True):
             return await to_thread.run_sync(self._advance, partial(self._generator.throw, error))

@@ -24,21 +24,27 @@ For `async def show(id: int, db: Db) -> User` of `/users/{id:int}` it reads, sho
 from __future__ import annotations
 
 import linecache
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from covet.binding import make_reader, read
 from covet.bodies import make_body_reader
+from covet.concurrency import in_thread
 from covet.context import running
-from covet.dependencies import ThreadGenerator, enter, in_thread, leave
+from covet.dependencies import ThreadGenerator, enter, leave
+from covet.exceptions import ClientDisconnected, HTTPError, WebSocketDisconnected
 from covet.requests import Request
 from covet.signatures import Argument, Plan, Step
+from covet.websockets import INTERNAL_ERROR, WebSocket
 
 if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.routing import Route, WebSocketRoute
 
-__all__ = ["Endpoint", "compile_caller", "compile_endpoint"]
+__all__ = ["Endpoint", "compile_caller", "compile_endpoint", "websocket_endpoint"]
+
+logger = logging.getLogger("covet.request")
 
 Endpoint = Callable[[Any, Any, Any, tuple[Any, ...]], Awaitable[None]]
 """Serves one request of a route: `(scope, receive, send, values)`, the values being those of the path's parameters."""
@@ -75,10 +81,12 @@ async def serve(scope, receive, send, values):
                 "headers": [*headers, (b"content-length", known_lengths[size] if size < 4096 else b"%d" % size)],
             }})
             await send({{"type": "http.response.body", "body": {content}}})
+    except (OSError, ClientDisconnected) as error:
+        client_left(request, error)
     finally:
-        leave_context(token)
         if request.tasks and (body is not None or response is not None):
             start_tasks(request)
+        leave_context(token)
 '''
 
 RESPOND = '''
@@ -108,6 +116,7 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
         "json_types": app.renderer.json_types, "encode": app.renderer.encode, "render": app.renderer,
         "json_headers": json_headers, "text_headers": text_headers, "known_lengths": KNOWN_LENGTHS,
         "recover": app.recover, "deliver": app.deliver, "start_tasks": app.start_tasks,
+        "client_left": client_left, "ClientDisconnected": ClientDisconnected,
     }  # fmt: skip
     call = _Call(app, route, plan, names).lines()
     source = SERVE.format(
@@ -263,6 +272,47 @@ class _Call:
             self.loaded.add("form")
             self.read_parameters(form=True)
         return self.readers[argument.index]
+
+
+def websocket_endpoint(app: Covet, route: WebSocketRoute, plan: Plan) -> Endpoint:
+    """The function that serves the connections of a WebSocket route.
+
+    What the handshake lacks refuses it before it is accepted; an error of the handler closes the connection with 1011.
+    """
+    call = compile_caller(app, route, plan, render=False)
+
+    async def serve(scope: Any, receive: Any, send: Any, values: tuple[Any, ...]) -> None:
+        socket = WebSocket(scope, receive, send, app, route, values)
+        token = running.set(socket)
+        error: BaseException | None = None
+        try:
+            try:
+                await call(socket)
+                await socket.close()
+            except WebSocketDisconnected:
+                logger.debug("the peer closed the WebSocket %s", route.path)
+            except HTTPError as refused:
+                await socket.refuse(refused)
+            except Exception as failed:
+                error = failed
+                logger.exception("the WebSocket handler of %s failed", route.path)
+                await socket.close(INTERNAL_ERROR)
+        except OSError:
+            logger.debug("the peer of the WebSocket %s has left", route.path)
+        finally:
+            try:
+                await leave(socket.cleanups, error)
+            except Exception:
+                if error is None:
+                    logger.exception("a request-scoped dependency of the WebSocket %s failed to clean up", route.path)
+            running.reset(token)
+
+    return serve
+
+
+def client_left(request: Request, error: Exception) -> None:
+    """Note that a response could not be sent: nothing is wrong with the application."""
+    logger.debug("the client left before its response was sent: %s %s (%s)", request.method, request.path, error)
 
 
 def response_source(endpoint: Any) -> str:

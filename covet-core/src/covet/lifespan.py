@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from covet.concurrency import in_thread, task_group
 from covet.context import running
-from covet.dependencies import Exits, ThreadGenerator, enter, in_thread, leave
+from covet.dependencies import Exits, ThreadGenerator, enter, leave
 from covet.exceptions import ConfigurationError, PluginError
 from covet.routing import Mount
 
@@ -66,7 +67,7 @@ async def run_application(app: Covet) -> AsyncIterator[None]:
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(app.storage)
-            await stack.enter_async_context(app.tasks)
+            await stack.enter_async_context(app.tasks.open())
             for contribution in app.plugins.call("covet_lifespan", app=app):
                 try:
                     await stack.enter_async_context(contribution.value)
@@ -188,7 +189,7 @@ async def mounted_lifespan(mount: Mount, states: dict[str, dict[str, Any]]) -> A
             stopped.set()
 
     asked: list[bool] = []
-    async with anyio.create_task_group() as group:
+    async with task_group() as group:
         group.start_soon(run)
         await started.wait()
         if failure:
@@ -204,12 +205,13 @@ async def mounted_lifespan(mount: Mount, states: dict[str, dict[str, Any]]) -> A
 async def serve_lifespan(app: Covet, receive: Any, send: Any) -> None:
     """Speak the ASGI lifespan protocol for an application."""
     await receive()
+    phase = "startup"
     try:
         async with run_application(app):
             await send({"type": "lifespan.startup.complete"})
             await receive()
+            phase = "shutdown"
     except Exception as error:
-        phase = "shutdown" if app.drain.started else "startup"
         told = str(error) if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, ConfigurationError):
             logger.exception("the application failed in its %s", phase)

@@ -54,6 +54,10 @@ class RouteTable(Generic[T]):
         if taken is not target:
             raise RouteError(f"{target!r} can never be reached: {taken!r} answers the same paths")
 
+    def add_fallback(self, template: Template, target: T) -> None:
+        """Take in a route that gives way to one that answers the same paths."""
+        self._candidates.setdefault(template.shape(), (template, target))
+
     def freeze(self) -> None:
         """Build the dictionaries from what was added."""
         groups: dict[tuple[int, bool, tuple[int, ...]], dict[Any, list[tuple[Any, Match, T]]]] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from covet.context import running
 from covet.dependencies import leave
+from covet.endpoints import client_left
 from covet.exceptions import ClientDisconnected, CovetError
 from covet.middleware import BANDS, ASGIMiddleware, Middleware
 from covet.requests import Request
@@ -149,9 +150,9 @@ class Pipeline:
                     from covet.events import RequestDone
 
                     hooks.event(RequestDone.of(request, response, perf_counter() - began, error))
-                running.reset(token)
                 if request.tasks and response is not None:
                     app.start_tasks(request)
+                running.reset(token)
 
         return serve
 
@@ -171,7 +172,10 @@ class Pipeline:
                     response = await ready(request, response) or response
             except Exception as error:
                 response = await app.recover(request, error)
-            await app.deliver(response, request.scope, request.receive, send)
+            try:
+                await app.deliver(response, request.scope, request.receive, send)
+            except ClientDisconnected as left:
+                client_left(request, left)
             return response
 
         return answer
@@ -183,16 +187,8 @@ def _with_bridge(
     from covet.bridging import Bridge
 
     async def bridged_answer(request: Request, send: Any) -> Response:
-        failure: Exception | None = None
-        async with Bridge(request):
-            # The task group would wrap an error in an ExceptionGroup.
-            try:
-                response = await answer(request, send)
-            except Exception as error:
-                failure = error
-        if failure is not None:
-            raise failure
-        return response
+        async with Bridge.over(request):
+            return await answer(request, send)
 
     return bridged_answer
 

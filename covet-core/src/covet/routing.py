@@ -242,6 +242,7 @@ class Route:
         "methods",
         "middleware",
         "name",
+        "namespace",
         "owner",
         "path",
         "plan",
@@ -288,6 +289,7 @@ class Route:
         self.owner = "application"
         self.template: Template = Template(path, _AnyConverter())
         self.plan: Plan | None = None
+        self.namespace = _namespace(handler)
         if not self.methods:
             raise RouteError(f"route {path!r}: no method given; say methods=['GET'] or what it answers")
 
@@ -303,7 +305,7 @@ class Route:
 class WebSocketRoute:
     """A path whose WebSocket connections a handler serves."""
 
-    __slots__ = ("handler", "limits", "name", "owner", "path", "plan", "template")
+    __slots__ = ("handler", "limits", "name", "namespace", "owner", "path", "plan", "template")
 
     methods: frozenset[str] = frozenset()
 
@@ -319,6 +321,7 @@ class WebSocketRoute:
         self.owner = "application"
         self.template: Template = Template(path, _AnyConverter())
         self.plan: Plan | None = None
+        self.namespace = _namespace(handler)
 
     @property
     def param_names(self) -> tuple[str, ...]:
@@ -440,6 +443,21 @@ def handler_name(handler: Callable[..., Any]) -> str:
     """The name by which messages call a handler: module and qualified name."""
     name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
     return f"{getattr(handler, '__module__', '?')}.{name}"
+
+
+def _namespace(handler: Callable[..., Any]) -> Mapping[str, Any]:
+    """The local names where a handler is declared inside of a function, such as one that makes an application.
+
+    Annotations are text under `from __future__ import annotations`, and may name what is local there.
+    """
+    import sys
+
+    if "<locals>" not in getattr(handler, "__qualname__", ""):
+        return {}
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "covet":
+        frame = frame.f_back
+    return {} if frame.f_code.co_name == "<module>" else dict(frame.f_locals)
 
 
 class _AnyConverter(dict[str, Converter]):

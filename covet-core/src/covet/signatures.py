@@ -210,7 +210,7 @@ class _Analysis:
         names = getattr(getattr(target, "__code__", None), "co_freevars", ())
         closure = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False) if _filled(cell)}
         try:
-            return typing.get_type_hints(target, localns=closure, include_extras=True)
+            return typing.get_type_hints(target, localns={**self.route.namespace, **closure}, include_extras=True)
         except NameError as error:
             raise HandlerError(
                 f"{self.where(function)}: the annotation {error.name!r} cannot be resolved; import it at module level, "
@@ -401,9 +401,11 @@ class _Analysis:
         if is_pydantic(without_none(_plain(annotation))):
             return
         try:
-            msgspec.json.Decoder(annotation)
+            unknown = _unknown_type(msgspec.inspect.type_info(annotation), set())
         except TypeError as error:
             raise HandlerError(f"{self.where(function, name)}: its type cannot be decoded: {error}") from error
+        if unknown is not None:
+            raise HandlerError(f"{self.where(function, name)}: its type cannot be decoded: {_type_name(unknown)} is unknown")
 
 
 def is_coroutine(function: Callable[..., Any]) -> bool:
@@ -505,6 +507,24 @@ def _call_kind(provider: Callable[..., Any]) -> Literal["function", "coroutine",
         if inspect.isgeneratorfunction(candidate):
             return "generator"
     return "coroutine" if is_coroutine(provider) else "function"
+
+
+def _unknown_type(info: Any, seen: set[int]) -> Any:
+    """The first class within a type that msgspec has no way to decode, or None."""
+    import msgspec
+
+    if isinstance(info, msgspec.inspect.CustomType):
+        return info.cls
+    if not isinstance(info, msgspec.Struct) or id(info) in seen:
+        return None
+    seen.add(id(info))
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        for inner in value if isinstance(value, tuple) else (value,):
+            found = _unknown_type(inner, seen)
+            if found is not None:
+                return found
+    return None
 
 
 def _type_name(type_: Any) -> str:

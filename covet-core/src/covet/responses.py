@@ -1,0 +1,274 @@
+"""Responses: a status, headers and a body, sent as an ASGI application sends them.
+
+A handler seldom makes one itself: what it returns becomes one (`covet.encoding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = [
+    "HTMLResponse",
+    "JSONResponse",
+    "PlainTextResponse",
+    "RedirectResponse",
+    "Response",
+    "ResponseHeaders",
+]
+
+HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
+
+# RFC 9110 sections 15.2, 15.3.5, 15.4.5: these have no content.
+NO_CONTENT = frozenset({204, 304, *range(100, 200)})
+
+
+class ResponseHeaders(MutableMapping[str, str]):
+    """The headers of a response; names are compared without case, one may stand several times.
+
+    Attributes:
+        raw: the headers as ASGI takes them: pairs of lower-case name and value, in bytes.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, headers: HeaderSource = ()) -> None:
+        self.raw: list[tuple[bytes, bytes]] = []
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            self.add(name, value)
+
+    def add(self, name: str, value: str) -> None:
+        """Add a header beside those of the same name.
+
+        Raises:
+            ValueError: the name is no token, or the value holds a line break or NUL (RFC 9110 section 5.5).
+        """
+        self.raw.append(_checked(name, value))
+
+    def __getitem__(self, name: str) -> str:
+        key = _name(name)
+        for other, value in self.raw:
+            if other == key:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        pair = _checked(name, value)
+        kept = [other for other in self.raw if other[0] != pair[0]]
+        self.raw[:] = [*kept, pair]
+
+    def __delitem__(self, name: str) -> None:
+        key = _name(name)
+        if all(other != key for other, _ in self.raw):
+            raise KeyError(name)
+        self.raw[:] = [pair for pair in self.raw if pair[0] != key]
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        key = _name(name)
+        return any(other == key for other, _ in self.raw)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self.raw))
+
+    def __len__(self) -> int:
+        return len({name for name, _ in self.raw})
+
+    def __repr__(self) -> str:
+        return f"ResponseHeaders({[(n.decode('latin-1'), v.decode('latin-1')) for n, v in self.raw]!r})"
+
+    def getlist(self, name: str) -> list[str]:
+        """Every value of a header, in order."""
+        key = _name(name)
+        return [value.decode("latin-1") for other, value in self.raw if other == key]
+
+    def add_vary(self, name: str) -> None:
+        """Say that the response depends on a request header (RFC 9110 section 12.5.5)."""
+        there = [token.strip() for line in self.getlist("vary") for token in line.split(",")]
+        if "*" not in there and name.lower() not in (token.lower() for token in there):
+            self["vary"] = ", ".join([*(token for token in there if token), name])
+
+
+def _name(name: str) -> bytes:
+    return name.lower().encode("latin-1", "replace")
+
+
+_TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
+
+
+def _checked(name: str, value: str) -> tuple[bytes, bytes]:
+    raw_name = _name(name)
+    if not raw_name or not _TOKEN.issuperset(raw_name):
+        raise ValueError(f"{name!r} is no header name")
+    try:
+        raw_value = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"the header {name!r} cannot hold {value!r}: only ISO 8859-1; encode it first") from None
+    if b"\r" in raw_value or b"\n" in raw_value or b"\0" in raw_value:
+        raise ValueError(f"the header {name!r} cannot hold a line break or NUL: {value!r}")
+    return raw_name, raw_value
+
+
+class Response:
+    """A response that is complete in memory.
+
+    Args:
+        body: the content; text is encoded as UTF-8.
+        status: the HTTP status code.
+        headers: as a mapping or pairs.
+        content_type: the `Content-Type`; without one, text gets `text/plain; charset=utf-8` and bytes none.
+
+    Raises:
+        ValueError: a header's name or value is invalid.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self,
+        body: bytes | str = b"",
+        status: int = 200,
+        headers: HeaderSource | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = ResponseHeaders(headers or ())
+        if isinstance(body, str):
+            body = body.encode()
+            content_type = content_type or "text/plain; charset=utf-8"
+        self.body = body
+        if content_type is not None and "content-type" not in self.headers:
+            self.headers.add("content-type", content_type)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status}>"
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str = "",
+        *,
+        max_age: int | None = None,
+        expires: datetime | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = True,
+        http_only: bool = True,
+        same_site: Literal["lax", "strict", "none"] = "lax",
+        partitioned: bool = False,
+    ) -> None:
+        """Set a cookie (RFC 6265), by default one that scripts cannot read and that goes over HTTPS only.
+
+        Args:
+            max_age: seconds until it expires; without it and `expires`, when the browser closes.
+            expires: an aware time.
+            secure: browsers send a secure cookie to localhost over HTTP too, so development needs no other setting.
+
+        Raises:
+            ValueError: the name or value has characters that a cookie cannot hold, or a prefix's rules are broken.
+        """
+        if not name or not _TOKEN.issuperset(name.lower().encode("latin-1", "replace")):
+            raise ValueError(f"{name!r} is no cookie name")
+        if any(not ("!" <= c <= "~") or c in '",;\\' for c in value):
+            raise ValueError(f"the cookie {name!r} cannot hold {value!r}: encode it, as base64 for example")
+        if name.startswith("__Host-") and (not secure or domain or path != "/"):
+            raise ValueError(f"the cookie {name!r} must be secure, without domain and with path '/'")
+        if name.startswith("__Secure-") and not secure:
+            raise ValueError(f"the cookie {name!r} must be secure")
+        if same_site == "none" and not secure:
+            raise ValueError(f"the cookie {name!r} with same_site='none' must be secure")
+        parts = [f"{name}={value}"]
+        if max_age is not None:
+            parts.append(f"Max-Age={max_age}")
+        if expires is not None:
+            from datetime import UTC
+            from email.utils import format_datetime
+
+            parts.append(f"Expires={format_datetime(expires.astimezone(UTC), usegmt=True)}")
+        if domain:
+            parts.append(f"Domain={domain}")
+        parts.append(f"Path={path}")
+        parts += [word for word, wanted in (("Secure", secure), ("HttpOnly", http_only)) if wanted]
+        parts.append(f"SameSite={same_site.capitalize()}")
+        if partitioned:
+            parts.append("Partitioned")
+        if any(";" in part for part in parts):
+            raise ValueError(f"the cookie {name!r}: neither path nor domain may hold a semicolon")
+        self.headers.add("set-cookie", "; ".join(parts))
+
+    def delete_cookie(self, name: str, *, path: str = "/", domain: str | None = None, secure: bool = True) -> None:
+        """Make the browser forget a cookie; path and domain must be those it was set with."""
+        self.set_cookie(name, "", max_age=0, path=path, domain=domain, secure=secure)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the response.
+
+        Raises:
+            OSError: the client has left, where the server tells (ASGI 2.4).
+        """
+        body = self.body
+        raw = self.headers.raw
+        if self.status in NO_CONTENT:
+            body = b""
+        elif all(name != b"content-length" for name, _ in raw):
+            raw = [*raw, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": self.status, "headers": raw})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+class PlainTextResponse(Response):
+    """Text, as `text/plain`."""
+
+    __slots__ = ()
+
+    def __init__(self, text: str = "", status: int = 200, headers: HeaderSource | None = None) -> None:
+        super().__init__(text, status, headers, "text/plain; charset=utf-8")
+
+
+class HTMLResponse(Response):
+    """A page, as `text/html`. The text is sent as it is: escape what comes from outside."""
+
+    __slots__ = ()
+
+    def __init__(self, html: str = "", status: int = 200, headers: HeaderSource | None = None) -> None:
+        super().__init__(html, status, headers, "text/html; charset=utf-8")
+
+
+class JSONResponse(Response):
+    """A value, as JSON. It takes what msgspec encodes; a handler's return value takes the application's encoders too."""
+
+    __slots__ = ()
+
+    def __init__(self, content: Any, status: int = 200, headers: HeaderSource | None = None) -> None:
+        import msgspec
+
+        super().__init__(msgspec.json.encode(content), status, headers, "application/json")
+
+
+class RedirectResponse(Response):
+    """A redirect.
+
+    Args:
+        url: where to; characters outside of ASCII are percent-encoded. Never pass on what a client sent: a target on
+            another site should come from a list.
+        status: 307 and 308 keep the method; 303 makes it GET; 308 and 301 are for ever.
+
+    Raises:
+        ValueError: `url` holds a control character, or `status` is no redirect.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, url: str, status: int = 307, headers: HeaderSource | None = None) -> None:
+        from urllib.parse import quote
+
+        if status not in (301, 302, 303, 307, 308):
+            raise ValueError(f"{status} is no redirect; take 301, 302, 303, 307 or 308")
+        if any(c < " " or c == "\x7f" for c in url):
+            raise ValueError(f"a redirect's target cannot hold control characters: {url!r}")
+        super().__init__(b"", status, headers)
+        self.headers["location"] = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
