@@ -360,7 +360,10 @@ class Covet:
 
         Cancellation cancels the handler; its dependencies are cleaned up.
         """
-        table = self._tables.get(scope.get("method"))
+        try:
+            table = self._tables[scope["method"]]
+        except KeyError:
+            table = None
         if table is not None and len(scope["headers"]) <= self._max_headers:
             path = scope["path"]
             endpoint = table.static.get(path)
@@ -376,8 +379,11 @@ class Covet:
                             continue
                         return await endpoint(scope, receive, send, values)
         # Everything else: the first request, lifespan, WebSockets, what no route answers, what is refused.
-        await self.built.serve(scope, receive, send)
-        return None
+        if scope["type"] == "lifespan":
+            from covet.lifespan import serve_lifespan
+
+            return await serve_lifespan(self, receive, send)
+        return await self.built.entry(scope, receive, send)
 
     # Called by the compiled request path
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from covet.decoding import fault_of
 from covet.exceptions import Fault, ValidationError
 from covet.signatures import Parameter, is_pydantic, without_none
 
 if TYPE_CHECKING:
     from covet.requests import Request
 
-__all__ = ["Reader", "make_reader", "pydantic_faults", "read", "structure"]
+__all__ = ["Reader", "make_reader", "pydantic_faults", "read"]
 
 Reader = Callable[["Request", Any], Any]
 """Takes a request and its parsed form (None without one); gives a value or raises `Invalid`."""
@@ -203,18 +204,8 @@ _EXPECTED: dict[Any, str] = {
 }
 
 
-def structure(location: str, pointer: str, error: Exception) -> Fault:
-    """The fault that a msgspec error tells of: its `$.items[0].price` becomes the pointer `/items/0/price`."""
-    detail, _, where = str(error).partition(" - at `$")
-    for part in where.rstrip("`").replace("[", ".").replace("]", "").split("."):
-        if part and part != "...":
-            pointer += "/" + _escaped(part)
-    missing = detail.partition("missing required field `")[2].rstrip("`")
-    return Fault(location, f"{pointer}/{_escaped(missing)}", "is required") if missing else Fault(location, pointer, detail)
-
-
 def _fault(parameter: Parameter, error: Exception, value: Any, expected: str | None) -> Fault:
-    fault = structure(parameter.source, "" if parameter.whole else "/" + _escaped(parameter.alias), error)
+    fault = fault_of(parameter.source, "" if parameter.whole else "/" + _escaped(parameter.alias), error)
     if expected and isinstance(value, str) and (not fault.detail or fault.detail.endswith("got `str`")):
         shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
         return Fault(fault.location, fault.pointer, f"{shown!r} is not {expected}")

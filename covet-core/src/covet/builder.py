@@ -11,7 +11,7 @@ from covet.collisions import APPLICATION, settle
 from covet.encoding import Renderer
 from covet.endpoints import compile_caller, compile_endpoint, websocket_endpoint
 from covet.exceptions import ClientDisconnected, ConfigurationError, HTTPError, PluginError, RouteError
-from covet.lifespan import Drain, serve_lifespan
+from covet.lifespan import Drain
 from covet.lookup import RouteTable
 from covet.middleware import ASGIMiddleware, Middleware, in_order
 from covet.pipeline import Pipeline
@@ -71,13 +71,6 @@ class Build:
         self.outer: list[ASGIMiddleware] = []
         self.entry: Callable[[Any, Any, Any], Awaitable[None]] = self.dispatch
         self.missed: Any
-
-    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve any connection: what the application's own fast path does not."""
-        if scope["type"] == "lifespan":
-            await serve_lifespan(self.app, receive, send)
-        else:
-            await self.entry(scope, receive, send)
 
     async def dispatch(self, scope: Any, receive: Any, send: Any) -> None:
         """Find the route of a request or WebSocket and serve it."""

@@ -119,7 +119,7 @@ class Headers(Mapping[str, str]):
 
 
 def _header_key(name: str) -> bytes:
-    return name.lower().encode("latin-1", "replace")
+    return name.encode("latin-1", "replace").lower()
 
 
 _QUOTED_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,|"', re.DOTALL)

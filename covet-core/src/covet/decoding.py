@@ -49,6 +49,7 @@ def decode_json(data: bytes, decode: Callable[[bytes], T], type: Any) -> T:
         raise _malformed(data, error) from None
     try:
         # What comes after the first fault need not even be JSON.
+        data.decode()
         msgspec.json.decode(data, type=msgspec.Raw)
         faults = list(islice(_faults(data, type, "", MAX_DEPTH, unfit), MAX_FAULTS))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -60,12 +60,12 @@ async def serve(scope, receive, send, values):
         try:
 {call}
             kind = result.__class__
-            if kind in json_types:
-                body = encode(result)
-                headers = json_headers
-            elif kind is str:
+            if kind is str:
                 body = result.encode()
                 headers = text_headers
+            elif kind in json_types:
+                body = encode(result)
+                headers = json_headers
             else:
                 response = render(result, {status})
         except Exception as error:
@@ -156,6 +156,7 @@ class _Call:
     def __init__(self, app: Covet, route: Route | WebSocketRoute, plan: Plan, names: dict[str, Any]) -> None:
         self.app = app
         self.path_names = route.param_names
+        self.limit = (route.limits or app.settings.limits).max_body
         self.plan = plan
         self.names = names
         self.out: list[str] = []
@@ -262,7 +263,7 @@ class _Call:
             if "body" not in self.loaded:
                 self.loaded.add("body")
                 assert self.plan.body is not None
-                self.names["read_body"] = make_body_reader(self.plan.body)
+                self.names["read_body"] = make_body_reader(self.plan.body, self.limit)
                 self.out.append("data = await read_body(request)")
             return "data"
         parameter = self.plan.parameters[argument.index]

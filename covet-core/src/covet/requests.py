@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from covet.receiving import Suspended
     from covet.routing import Route
 
-__all__ = ["Connection", "Request", "content_type", "read_body", "require_json"]
+__all__ = ["Connection", "Request", "content_type", "read_body", "require_json", "rest_of_body", "start_body"]
 
 T = TypeVar("T")
+
+_JSON = (b"content-type", b"application/json")
 
 
 class Request(Connection):
@@ -181,16 +183,29 @@ class Request(Connection):
             return
 
 
-async def read_body(request: Request) -> bytes:
-    """The body of a request: what `Request.body` calls, and what generated endpoints call directly.
+async def read_body(request: Request, limit: int | None = None) -> bytes:
+    """The body of a request: what `Request.body` calls.
 
-    A body that arrived with the request, in one message, is returned without suspending, and without a timer.
+    Args:
+        request: the request.
+        limit: how many bytes are accepted; by default `max_body` of its limits.
+
+    Raises what `Request.body` raises.
+    """
+    body = start_body(request, limit)
+    return body if isinstance(body, bytes) else await rest_of_body(request, body)
+
+
+def start_body(request: Request, limit: int | None = None) -> bytes | BodyStream:
+    """The body of a request if it arrived with the request, in one message; else a stream for `rest_of_body`.
+
+    A function of its own, and no coroutine, because it is all that most bodies need: the receive is stepped by hand
+    (see `covet.receiving`), so that neither a timer nor a suspension is paid for what is already there.
     """
     if (body := request._body) is not None:
         return body
     if request._stream is not None:
         raise _read_before()
-    # The receive is stepped by hand, see `covet.receiving`. What can be spared here is: it runs for most requests.
     steps: Any = request.receive()
     try:
         if steps.__class__ is CoroutineType:
@@ -202,28 +217,28 @@ async def read_body(request: Request) -> bytes:
         message: Message = done.value
         if message["type"] == "http.request" and not message.get("more_body"):
             data: bytes = message.get("body", b"")
-            route = request.route
-            limits = None if route is None else route.limits
-            if limits is None:
-                limits = request.app.settings.limits
-            if len(data) <= limits.max_body:
+            if len(data) <= (request.limits.max_body if limit is None else limit):
                 request._body = data
                 return data
-        stream = _start_stream(request, request.limits.max_body, first=message)
-    else:
-        stream = _start_stream(request, request.limits.max_body, suspended=(steps, trap))
-    data = b"".join([chunk async for chunk in stream])
-    request._body = data
-    return data
+        return _start_stream(request, limit, first=message)
+    return _start_stream(request, limit, suspended=(steps, trap))
+
+
+async def rest_of_body(request: Request, stream: BodyStream) -> bytes:
+    """The body of a request, from the stream that `start_body` gave."""
+    request._body = body = b"".join([chunk async for chunk in stream])
+    return body
 
 
 def _start_stream(
-    request: Request, limit: int, *, first: Message | None = None, suspended: Suspended | None = None
+    request: Request, limit: int | None, *, first: Message | None = None, suspended: Suspended | None = None
 ) -> BodyStream:
     if request._stream is not None:
         raise _read_before()
+    limits = request.limits
+    limit = limits.max_body if limit is None else limit
     request._stream = BodyStream(
-        request.receive, limit, request.limits.body_timeout, request.scope["headers"], first=first, suspended=suspended
+        request.receive, limit, limits.body_timeout, request.scope["headers"], first=first, suspended=suspended
     )
     return request._stream
 
@@ -259,6 +274,8 @@ def require_json(request: Connection) -> None:
     Raises:
         HTTPError: 415.
     """
+    if _JSON in request.scope["headers"]:
+        return
     found = content_type(request)
     if found != "application/json" and not (found.startswith("application/") and found.endswith("+json")):
         what = f"not {found!r}" if found else "and the request does not say what it sends"

@@ -23,12 +23,13 @@ __all__ = ["TestClient", "TestWebSocket", "WebSocketDenied", "plugin_sandbox"]
 
 def __getattr__(name: str) -> object:
     # The pytest plugin imports this package in every test run, also where there is no httpx.
-    if name == "TestClient":
-        from covet.testing import client
-
-        return client.TestClient
-    if name in ("TestWebSocket", "WebSocketDenied"):
-        from covet.testing import websocket
-
-        return getattr(websocket, name)
-    raise AttributeError(f"module 'covet.testing' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'covet.testing' has no attribute {name!r}")
+    try:
+        from covet.testing import client, websocket
+    except ModuleNotFoundError as error:
+        if error.name != "httpx":
+            raise
+        raise ImportError(f'covet.testing.{name} needs httpx; type: pip install "covet-core[testing]"') from error
+    found: object = getattr(client if name == "TestClient" else websocket, name)
+    return found

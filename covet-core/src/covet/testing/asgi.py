@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
+import httpx
 from anyio.abc import TaskGroup
 
 from covet.connections import Message, Scope
 from covet.exceptions import CovetError
 
-try:
-    import httpx
-except ImportError as error:
-    raise ImportError('covet.testing.TestClient needs httpx; type: pip install "covet-core[testing]"') from error
-
 __all__ = ["FAILURES", "ASGIApp", "Exchange", "Served", "Transport"]
+
+T = TypeVar("T")
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -81,7 +79,7 @@ class Served:
                 complaint = None if self.left else self.complaint()
                 if complaint is not None:
                     raise CovetError(f"the application ended {complaint} to {self}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised to the client
             # Sending to a client that has left is an OSError, and no fault of the application.
             if not (self.left and isinstance(error, OSError)) and not any(error is other for other in self._failures):
                 self._failures.append(error)
@@ -127,22 +125,24 @@ class Exchange(Served, httpx.AsyncByteStream):
         self._pieces, self._upload = anyio.create_memory_object_stream[bytes](0)
         self._upload_error: Exception | None = None
         self._uploaded = False
+        self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
 
     # The client's side
 
     async def start(self, group: TaskGroup) -> None:
         """Begin to serve; return when the application has started its response.
 
-        Cancellation: the application sees a client that has left.
+        Cancellation cancels the application, as a server does at its shutdown.
 
         Raises:
+            httpx.ReadTimeout: the request's timeout has passed; the application has seen that the client left.
             Exception: what the application raised, if errors are to be raised, or what the request's body raised.
         """
         if not isinstance(self.request.stream, httpx.ByteStream):
             group.start_soon(self._feed)
         group.start_soon(self.run)
         try:
-            await self._started.wait()
+            await self._in_time(self._started.wait())
             if self._upload_error is not None:
                 raise self._upload_error
             if self._raise_errors and self._failures:
@@ -151,12 +151,28 @@ class Exchange(Served, httpx.AsyncByteStream):
                     continue
                 await self.ended.wait()
                 self.raise_failure()
+        except Exception:
+            await self.aclose()
+            raise
         except BaseException:
             self.leave()
+            self._task.cancel()
             raise
 
+    async def _in_time(self, waiting: Awaitable[T]) -> T:
+        """Wait as long as httpx's read timeout allows."""
+        try:
+            with anyio.fail_after(self._timeout):
+                return await waiting
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no answer to {self} in {self._timeout} seconds", request=self.request) from None
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body:
+        while True:
+            try:
+                chunk = await self._in_time(self._body.receive())
+            except anyio.EndOfStream:
+                break
             yield chunk
         if self._complete:
             # Over a network nobody knows when a handler ends; a test wants its clean-up to have happened.
@@ -200,7 +216,7 @@ class Exchange(Served, httpx.AsyncByteStream):
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 # The application has ended without reading all of it.
                 self._over.set()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is raised to the client
                 self._upload_error = error
                 self._over.set()
             group.cancel_scope.cancel()

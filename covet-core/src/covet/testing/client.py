@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx
+
 from covet.applications import Covet
 from covet.exceptions import CovetError
 from covet.lifespan import mounted_lifespan
 from covet.routing import Mount
-from covet.testing.asgi import FAILURES, ASGIApp, Transport, httpx
+from covet.testing.asgi import FAILURES, ASGIApp, Transport
 from covet.testing.websocket import TestWebSocket
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ class TestClient(httpx.AsyncClient):
         async with TestClient(app) as client:
             response = await client.get("/users", params={"page": 2})
 
-    The application runs in the test's own event loop, asyncio or trio, each request in a task of its own. Responses are
-    streamed (`client.stream`); a client that closes one early, or is cancelled, is seen by the application as one that
-    left. A call returns when the application has ended with the request, clean-up included. There is no network, so
-    httpx's timeouts have no effect; use `anyio.fail_after`.
+    The application runs in the test's own event loop, asyncio or trio, each request in a task of its own. A call returns
+    when the application has ended with the request, clean-up included. Responses are streamed (`client.stream`).
+
+    The application sees a client that has left when a response is closed before its end, and when `timeout=` (seconds)
+    passes without an answer; there is no timeout otherwise. Cancelling a call cancels the application's task, as a
+    server does at its shutdown.
 
     Args:
         app: the application: of Covet, or any other that speaks ASGI 3.
@@ -97,7 +101,8 @@ class TestClient(httpx.AsyncClient):
             states: dict[str, dict[str, Any]] = {}
             await stack.enter_async_context(mounted_lifespan(Mount("", app), states))
             self._asgi.state = states[""]
-        await stack.enter_async_context(super())
+        await super().__aenter__()
+        stack.push_async_exit(super().__aexit__)
 
     async def __aexit__(
         self,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
+import httpx
 import msgspec
 
 from covet.exceptions import CovetError, WebSocketDisconnected
-from covet.testing.asgi import ASGIApp, Served, httpx
+from covet.testing.asgi import ASGIApp, Served
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -28,7 +29,7 @@ MAY_SEND = {
 }
 
 
-class WebSocketDenied(CovetError):
+class WebSocketDenied(CovetError):  # noqa: N818 - as the other errors that say what happened
     """The application refused the handshake.
 
     Attributes:

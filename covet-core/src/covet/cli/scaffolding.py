@@ -1,0 +1,135 @@
+"""Writing projects from the templates beside this module.
+
+A template is a file whose name ends in `.template`; what stands in it as `$name` is replaced. In paths, `__package__` is
+replaced by the package's name and a leading `dot-` by a dot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+from typing import Literal
+
+import click
+
+from covet.cli.reporting import Failure
+
+__all__ = ["Names", "write_scaffold"]
+
+# A distribution's name (https://packaging.python.org/specifications/name-normalization/), begun with a letter so that a
+# module may have it.
+NAME = re.compile(r"[a-z]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
+SUFFIX = ".template"
+
+
+class Names:
+    """The names in a project, made of the one the user gave.
+
+    Attributes:
+        distribution: as it is installed: `acme-hello`.
+        package: as it is imported: `acme_hello`.
+        plugin: as the settings call the plugin: `acme_hello`, but `timing` for `covet-timing`.
+        title: for people: `Acme hello`.
+    """
+
+    def __init__(self, given: str, plugin: str) -> None:
+        self.distribution = given
+        self.package = _identifier(given)
+        self.plugin = _identifier(plugin)
+        self.title = re.sub(r"[-_.]+", " ", plugin).strip().capitalize()
+
+    @classmethod
+    def of_project(cls, given: str) -> Names:
+        """The names of an application's project.
+
+        Raises:
+            click.UsageError: no project can be called so.
+        """
+        return cls(_checked(given), given)
+
+    @classmethod
+    def of_plugin(cls, given: str) -> Names:
+        """The names of a plugin's project.
+
+        Raises:
+            click.UsageError: no plugin can be called so.
+        """
+        names = cls(_checked(given), re.sub(r"^covet[-_.]+", "", given, flags=re.IGNORECASE) or given)
+        if names.package == "covet" or names.plugin in RESERVED:
+            raise click.UsageError(f"a plugin cannot be called {given!r}: the settings and Covet itself use that name")
+        return names
+
+    def values(self) -> dict[str, str]:
+        """What the templates put in place."""
+        from covet import __version__
+
+        major, minor = __version__.split(".")[:2]
+        return {
+            "distribution": self.distribution,
+            "package": self.package,
+            "plugin": self.plugin,
+            "path": self.plugin.replace("_", "-"),
+            "class_name": "".join(part.capitalize() for part in self.plugin.split("_")),
+            "title": self.title,
+            "kernel": f"{major}.{minor}",
+            "next_kernel": f"{major}.{int(minor) + 1}" if major == "0" else f"{int(major) + 1}",
+        }
+
+
+RESERVED = frozenset({"covet", "enable", "disable", "optional", "prefer"})
+
+
+def _checked(given: str) -> str:
+    from keyword import iskeyword
+
+    if not NAME.fullmatch(given) or iskeyword(_identifier(given)):
+        raise click.UsageError(
+            f"{given!r} cannot be a project's name: take letters, digits and hyphens, with a letter first, "
+            "such as acme-hello"
+        )
+    return given
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def write_scaffold(kind: Literal["project", "plugin"], directory: Path, names: Names) -> list[Path]:
+    """Write a project into a directory that does not exist yet, or is empty.
+
+    Returns:
+        The files, relative to the directory.
+
+    Raises:
+        Failure: there is something already, or it cannot be written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Failure(f"{directory} exists already and is not empty; choose another name, or remove it first")
+    values = names.values()
+    written = []
+    try:
+        for path, template in _templates(files("covet.cli") / "templates" / kind, Path()):
+            target = directory / _renamed(path, names)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(template.read_text("utf-8")).substitute(values), encoding="utf-8", newline="\n")
+            written.append(target.relative_to(directory))
+    except OSError as error:
+        raise Failure(f"{error.filename or directory} cannot be written: {error.strerror}") from error
+    return sorted(written)
+
+
+def _templates(directory: Traversable, path: Path) -> Iterator[tuple[Path, Traversable]]:
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _templates(entry, path / entry.name)
+        elif entry.name.endswith(SUFFIX):
+            yield path / entry.name, entry
+
+
+def _renamed(path: Path, names: Names) -> Path:
+    parts = [re.sub(r"^dot-", ".", part).replace("__package__", names.package) for part in path.parts]
+    return Path(*parts).with_suffix("") if parts[-1].endswith(SUFFIX) else Path(*parts)

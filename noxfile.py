@@ -1,0 +1,170 @@
+"""Every command a developer types: `nox -l` lists them, `nox -s tests` runs one.
+
+Each session makes its own environment, with uv where there is one and with virtualenv and pip where there is none. What
+it installs stands in the dependency groups of `pyproject.toml`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "imports", "tests", "docs"]
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml("pyproject.toml")
+KERNEL = "covet-core"
+PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("examples/plugins/*/pyproject.toml"))
+DISTRIBUTIONS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("covet-*/pyproject.toml")) + PLUGINS
+EXTRAS = {KERNEL: "[server,uvicorn,testing]"}
+BENCHMARKS = ("http", "sockets", "startup", "memory")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install every distribution from its folder, with its extras, and dependency groups."""
+    folders = [option for folder in DISTRIBUTIONS for option in ("-e", f"./{folder}{EXTRAS.get(folder, '')}")]
+    session.install(*folders, *nox.project.dependency_groups(PROJECT, *groups))
+
+
+def only(session: nox.Session, *groups: str) -> None:
+    """Install dependency groups alone."""
+    session.install(*nox.project.dependency_groups(PROJECT, *groups))
+
+
+def sources() -> list[str]:
+    """The source folder of every distribution."""
+    return [f"{folder}/src" for folder in DISTRIBUTIONS]
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Serve the example application, send it requests, and show what it answers."""
+    install(session)
+    session.run("python", "examples/packages/demo.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests: `nox -s tests -- -k routing`, `nox -s tests -- --cov`."""
+    install(session, "tests")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format: `nox -s lint -- --fix` mends what it can."""
+    only(session, "lint")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of every distribution with mypy (strict) and pyright."""
+    install(session, "types")
+    session.run("mypy", "--strict", *sources())
+    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or sys.executable, *sources())
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check who imports whom."""
+    install(session, "imports")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into `site/`: `nox -s docs -- serve` shows it while you write."""
+    install(session, "docs")
+    if session.posargs:
+        session.run("mkdocs", *session.posargs)
+    else:
+        session.run("mkdocs", "build", "--strict")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every distribution into `dist/`; install and import each wheel in an environment of its own."""
+    session.install("build", "hatchling>=1.27")
+    shutil.rmtree("dist", ignore_errors=True)
+    for folder in DISTRIBUTIONS:
+        # The wheel is made from the source archive, so that one which lacks a file is found out.
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", folder, silent=True)
+    for wheel in sorted(Path("dist").glob("*.whl")):
+        _try_wheel(session, wheel)
+
+
+def _try_wheel(session: nox.Session, wheel: Path) -> None:
+    """Install a wheel with what it declares, import its packages, and list the plugins."""
+    home = Path(session.create_tmp(), wheel.name.partition("-")[0])
+    session.run("python", "-m", "venv", "--clear", str(home), external=True)
+    scripts = home / ("Scripts" if os.name == "nt" else "bin")
+    python = str(scripts / "python")
+    session.run(python, "-m", "pip", "install", "-q", "--find-links", "dist", str(wheel), external=True)
+    distribution = wheel.name.partition("-")[0].replace("_", "-")
+    session.run(python, "-c", IMPORT_ALL, distribution, external=True)
+    listed = session.run(
+        str(scripts / "covet"), "plugins", "list", "--json", external=True, silent=True, log=False, env={"PATH": ""}
+    )
+    _check_listed(session, distribution, str(listed))
+
+
+IMPORT_ALL = """
+import importlib, importlib.metadata, sys
+tops = {path.parts[0] for path in importlib.metadata.files(sys.argv[1]) if path.name == "__init__.py"}
+for top in sorted(tops):
+    importlib.import_module(top)
+    print("imported", top)
+"""
+
+
+def _check_listed(session: nox.Session, distribution: str, listed: str) -> None:
+    """The plugins that are listed are those of the kernel and of the distribution, and all of them work."""
+    rows = json.loads(listed)
+    for row in rows:
+        expected = "builtin" if row["distribution"] == KERNEL else "active"
+        if row["state"] != expected or row["distribution"] not in (KERNEL, distribution):
+            session.error(f"{distribution}: unexpected plugin {row}")
+    if distribution not in {row["distribution"] for row in rows}:
+        session.error(f"{distribution}: its wheel brings no plugin; listed are {rows}")
+    session.log(f"{distribution}: {', '.join(row['name'] + ' ' + row['state'] for row in rows)}")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, and write `docs/evidence/NAME.md`: `nox -s bench -- http`, sockets, startup or memory."""
+    name, arguments = _named(session, BENCHMARKS)
+    install(session, "bench")
+    session.run("python", "-m", f"benchmarks.{name}", *arguments)
+
+
+@nox.session
+def proof(session: nox.Session) -> None:
+    """Run a long proof, and write `docs/evidence/NAME.md`: `nox -s proof -- NAME`."""
+    proofs = sorted(path.stem for path in Path("tests/proofs").glob("[a-z]*.py"))
+    name, arguments = _named(session, proofs)
+    install(session, "tests")
+    session.run("python", "-m", f"tests.proofs.{name}", *arguments)
+
+
+def _named(session: nox.Session, names: list[str] | tuple[str, ...]) -> tuple[str, list[str]]:
+    """The name that was given, and the arguments behind it."""
+    if not session.posargs or session.posargs[0] not in names:
+        session.error(f"say which one: nox -s {session.name} -- NAME, one of {', '.join(names)}")
+    return session.posargs[0], session.posargs[1:]
+
+
+@nox.session(venv_backend="none")
+def services(session: nox.Session) -> None:
+    """Install the programs that no wheel brings, where that is allowed; else say how to get them."""
+    session.run(sys.executable, "tests/services/programs.py", *session.posargs)
