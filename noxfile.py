@@ -113,9 +113,8 @@ def _try_wheel(session: nox.Session, wheel: Path) -> None:
     session.run(python, "-m", "pip", "install", "-q", "--find-links", "dist", str(wheel), external=True)
     distribution = wheel.name.partition("-")[0].replace("_", "-")
     session.run(python, "-c", IMPORT_ALL, distribution, external=True)
-    listed = session.run(
-        str(scripts / "covet"), "plugins", "list", "--json", external=True, silent=True, log=False, env={"PATH": ""}
-    )
+    command = [str(scripts / "covet"), "plugins", "list", "--json"]
+    listed = session.run(*command, external=True, silent=True, stderr=None)
     _check_listed(session, distribution, str(listed))
 
 

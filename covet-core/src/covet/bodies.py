@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,18 +11,23 @@ import msgspec
 from covet.binding import pydantic_faults
 from covet.decoding import decode_json
 from covet.exceptions import HTTPError, ValidationError
-from covet.requests import read_body, require_json, rest_of_body, start_body
+from covet.requests import require_json, rest_of_body, start_body
 from covet.signatures import BodyPlan, is_pydantic, without_none
 
 if TYPE_CHECKING:
+    from covet.receiving import BodyStream
     from covet.requests import Request
 
 JSON = (b"content-type", b"application/json")
 
-__all__ = ["make_body_reader"]
+__all__ = ["BodyReader", "make_body_reader"]
 
 
-def make_body_reader(plan: BodyPlan, limit: int) -> Callable[[Request], Awaitable[Any]]:
+BodyReader = Callable[["Request"], Any]
+"""Takes a request; gives the value, or a coroutine that gives it when the body has yet to arrive."""
+
+
+def make_body_reader(plan: BodyPlan, limit: int) -> BodyReader:
     """A function that reads and decodes a request's body, of at most `limit` bytes, as `plan` says."""
     type_ = plan.type
     bare = typing.get_args(type_)[0] if typing.get_origin(type_) is typing.Annotated else type_
@@ -33,10 +38,7 @@ def make_body_reader(plan: BodyPlan, limit: int) -> Callable[[Request], Awaitabl
     decode = msgspec.json.Decoder(type_).decode
     required, default = plan.required, plan.default
 
-    async def read_json(request: Request) -> Any:
-        data = start_body(request, limit)
-        if data.__class__ is not bytes:
-            data = await rest_of_body(request, data)
+    def from_json(request: Request, data: bytes) -> Any:
         if JSON not in request.scope["headers"]:
             if not data and not required:
                 return default
@@ -46,22 +48,33 @@ def make_body_reader(plan: BodyPlan, limit: int) -> Callable[[Request], Awaitabl
         except ValueError:
             return decode_json(data, decode, type_)
 
-    return read_json
+    return _reader(from_json, limit)
 
 
-def _bytes_reader(plan: BodyPlan, limit: int) -> Callable[[Request], Awaitable[Any]]:
-    async def read_bytes(request: Request) -> Any:
-        data = await read_body(request, limit)
+def _reader(convert: Callable[[Request, bytes], Any], limit: int) -> BodyReader:
+    """A reader that gives the value itself when the body is there already, and a coroutine only when it is not."""
+
+    async def finish(request: Request, stream: BodyStream) -> Any:
+        return convert(request, await rest_of_body(request, stream))
+
+    def read(request: Request) -> Any:
+        data = start_body(request, limit)
+        return convert(request, data) if data.__class__ is bytes else finish(request, data)  # type: ignore[arg-type]
+
+    return read
+
+
+def _bytes_reader(plan: BodyPlan, limit: int) -> BodyReader:
+    def as_it_is(request: Request, data: bytes) -> Any:
         if data or not plan.required:
             return data or plan.default
         raise HTTPError(400, "this operation takes a body, and the request has none")
 
-    return read_bytes
+    return _reader(as_it_is, limit)
 
 
-def _pydantic_reader(plan: BodyPlan, model: Any, limit: int) -> Callable[[Request], Awaitable[Any]]:
-    async def read_model(request: Request) -> Any:
-        data = await read_body(request, limit)
+def _pydantic_reader(plan: BodyPlan, model: Any, limit: int) -> BodyReader:
+    def validated(request: Request, data: bytes) -> Any:
         if not data and not plan.required:
             return plan.default
         require_json(request)
@@ -72,5 +85,4 @@ def _pydantic_reader(plan: BodyPlan, model: Any, limit: int) -> Callable[[Reques
                 raise HTTPError(400, f"the body is not JSON: {error.errors()[0]['msg']}") from None  # type: ignore[attr-defined]
             raise ValidationError(pydantic_faults(error, "body")) from None
 
-    return read_model
-
+    return _reader(validated, limit)

@@ -37,8 +37,8 @@ def decode_json(data: bytes, decode: Callable[[bytes], T], type: Any) -> T:
         type: what the body should be; it tells where to look for further faults when the body does not fit.
 
     Raises:
-        HTTPError: 400: it is not JSON (RFC 8259), with the position of the first byte that is wrong; or it is nested
-            too deeply.
+        HTTPError: 400: it is not JSON (RFC 8259), with the byte at which the decoder stopped; or it is nested too
+            deeply.
         ValidationError: it is JSON that does not fit `type`, with up to 100 faults.
     """
     try:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import linecache
 import logging
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from covet.binding import make_reader, read
@@ -264,7 +265,8 @@ class _Call:
                 self.loaded.add("body")
                 assert self.plan.body is not None
                 self.names["read_body"] = make_body_reader(self.plan.body, self.limit)
-                self.out.append("data = await read_body(request)")
+                self.names["coroutine"] = CoroutineType
+                self.out += ["data = read_body(request)", "if data.__class__ is coroutine:", "    data = await data"]
             return "data"
         parameter = self.plan.parameters[argument.index]
         if parameter.source == "path" and parameter.converted:

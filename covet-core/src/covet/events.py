@@ -1,30 +1,58 @@
-"""The kernel's events, for whoever implements `covet_event`.
+"""What happens, for whoever implements the hook `covet_event`: observability listens, it does not wrap calls.
 
-An event is built only when somebody listens: `if app.listening: app.emit(RequestDone(...))`.
+An event is built only when somebody listens:
+
+    if app.listening:
+        app.emit(RequestDone(...))
+
+Code that may run with or without an application asks for the ambient one:
+
+    if (app := listener()) is not None:
+        app.emit(CircuitChanged(...))
+
+Events hold plain values, nothing that keeps a request alive. Times are in seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from covet.context import running
 
 if TYPE_CHECKING:
+    from covet.applications import Covet
     from covet.requests import Request
     from covet.responses import Response
 
-__all__ = ["RequestDone"]
+__all__ = ["CircuitChanged", "CircuitState", "Event", "PluginLoaded", "RequestDone", "RetryScheduled", "listener"]
+
+CircuitState = Literal["closed", "open", "half-open"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestDone:
+def listener() -> Covet | None:
+    """The ambient application, if there is one and anybody listens to its events."""
+    holder = running.get(None)
+    if holder is None:
+        return None
+    app: Covet = holder.app
+    return app if app.listening else None
+
+
+class Event(Struct, frozen=True, gc=False):
+    """The base of every event. A plugin's own events derive from it, and hold plain values only."""
+
+
+class RequestDone(Event, frozen=True, gc=False):
     """A request was served, or ended without a response.
 
     Attributes:
         method: its method.
         route: the template of its route, such as `/users/{id}`; empty where no route answers.
-        status: of the response; None when it was cancelled before there was one.
+        status: of the response; None when it ended before there was one.
         seconds: from its start until the response was sent.
-        error: the class name of what ended it early.
+        error: the class name of what ended it early, or None.
         request_id: its id.
     """
 
@@ -48,3 +76,49 @@ class RequestDone:
             type(error).__name__ if error is not None else None,
             request.id,
         )
+
+
+class CircuitChanged(Event, frozen=True, gc=False):
+    """A circuit breaker went from one state to another.
+
+    Attributes:
+        name: the breaker's.
+        before, after: the states.
+        calls, failures: how many the breaker had counted in its window.
+    """
+
+    name: str
+    before: CircuitState
+    after: CircuitState
+    calls: int
+    failures: int
+
+
+class RetryScheduled(Event, frozen=True, gc=False):
+    """An attempt failed, and another one will be made.
+
+    Attributes:
+        name: what is attempted.
+        attempt: how many attempts have failed, from 1.
+        delay: seconds until the next.
+        error: the class name of the error.
+    """
+
+    name: str
+    attempt: int
+    delay: float
+    error: str
+
+
+class PluginLoaded(Event, frozen=True, gc=False):
+    """A plugin takes part in the application.
+
+    Attributes:
+        name, version, distribution: the plugin's; the last two are empty for an object given in code.
+        seconds: how long importing it took; None when it was not imported.
+    """
+
+    name: str
+    version: str
+    distribution: str
+    seconds: float | None

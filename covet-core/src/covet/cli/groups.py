@@ -121,7 +121,7 @@ class Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_) for name, (_, help_) in self._table.items()])
         brought = [
-            (name, f"Brought by {', '.join(_owner(claim) for claim in self.offered[name])}.")
+            (name, f"Brought by {', '.join(owner(claim) for claim in self.offered[name])}.")
             for name in self.list_commands(ctx)
             if name not in self._table
         ]
@@ -151,7 +151,7 @@ class Group(click.Group):
             name = ctx.invoked_subcommand
             if name in self.offered:
                 raise Failure(
-                    f"the command {name!r} of {_owner(self.offered[name][0])} failed: {type(error).__name__}: {error}\n"
+                    f"the command {name!r} of {owner(self.offered[name][0])} failed: {type(error).__name__}: {error}\n"
                     f"  `covet --traceback {name} ...` shows where"
                 ) from error
             raise
@@ -213,7 +213,7 @@ def _preferred(claims: list[EntryPoint], plugins: dict[str, list[str]], prefer: 
 
 def _load(name: str, claims: list[EntryPoint]) -> click.Command:
     if len(claims) > 1:
-        owners = " and ".join(sorted(_owner(claim) for claim in claims))
+        owners = " and ".join(sorted(owner(claim) for claim in claims))
         raise Failure(
             f"two plugins bring a command {name!r}: {owners}\n"
             "  Uninstall one, or name the plugin that wins under [plugins] in covet.toml: `prefer = [...]`"
@@ -223,12 +223,12 @@ def _load(name: str, claims: list[EntryPoint]) -> click.Command:
         loaded = claim.load()
     except (Exception, SystemExit) as error:
         raise Failure(
-            f"the command {name!r} of {_owner(claim)} cannot be loaded: {type(error).__name__}: {error}\n"
+            f"the command {name!r} of {owner(claim)} cannot be loaded: {type(error).__name__}: {error}\n"
             f"  `covet --traceback {name}` shows where; other commands work as ever"
         ) from error
     if not isinstance(loaded, click.Command):
         raise Failure(
-            f"the command {name!r} of {_owner(claim)} is no click command: {claim.value} is {type(loaded).__name__}"
+            f"the command {name!r} of {owner(claim)} is no click command: {claim.value} is {type(loaded).__name__}"
         )
     return loaded
 
@@ -237,7 +237,8 @@ def _distribution(entry_point: EntryPoint) -> str:
     return entry_point.dist.name if entry_point.dist is not None else ""
 
 
-def _owner(entry_point: EntryPoint) -> str:
+def owner(entry_point: EntryPoint) -> str:
+    """The distribution that brings a command, for messages."""
     if entry_point.dist is None:
         return entry_point.module
     return f"{entry_point.dist.name} {entry_point.dist.version}"

@@ -1,0 +1,264 @@
+"""What `covet run` runs: the check before, the servers, and what each worker loads.
+
+The application is first built in a process of its own, so that whatever is wrong with it is told once and the server
+never starts; and so that the process that starts the workers has none of it imported. Workers are forked on Linux: they
+would inherit modules as they were when the server started, which reloading is to replace, and threads and connections
+that the application's modules made, which do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from covet.cli.reporting import Failure
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from covet.settings import LoggingSettings, ServerSettings
+
+__all__ = ["Loader", "Plan", "free_port", "prepare", "serve"]
+
+ServerName = Literal["granian", "uvicorn"]
+
+
+class Prepared(NamedTuple):
+    """What the check before serving found the application to be."""
+
+    target: str
+    server: ServerSettings
+    logging: LoggingSettings
+    debug: bool
+
+
+class Plan(NamedTuple):
+    """How to serve: the settings with the command's options put over them. `pin_directory` is None without pinning."""
+
+    target: str
+    server: ServerName
+    host: str
+    port: int
+    workers: int
+    reload: bool
+    access_log: bool
+    shutdown_timeout: float
+    verbose: bool
+    pin_directory: str | None
+
+    @property
+    def url(self) -> str:
+        """Where the application answers."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+# Before serving
+
+
+def prepare(target: str | None) -> Prepared:
+    """Build the application in a process of its own.
+
+    Returns:
+        Its settings.
+
+    Raises:
+        Failure: it cannot be built. The message is the child's, with the original traceback as its cause.
+    """
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_prepare_here, args=(target, sender))
+    child.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        answer = None
+    child.join()
+    if isinstance(answer, Prepared):
+        return answer
+    if answer is None:
+        raise Failure(f"the application ended the process that checked it, with exit code {child.exitcode}")
+    message, traceback, usage = answer
+    if usage:
+        import click
+
+        raise click.UsageError(message)
+    raise Failure(message) from _ChildError(f"\n{traceback}")
+
+
+class _ChildError(Exception):
+    """The traceback of an error in the process that checked the application, as text."""
+
+
+def _prepare_here(target: str | None, sender: Connection) -> None:
+    import click
+
+    from covet.cli.targets import load_application, settings_target
+
+    try:
+        target = target if target is not None else settings_target()
+        app = load_application(target)
+        settings = app.settings
+        sender.send(Prepared(target, settings.server, settings.logging, settings.app.debug))
+    except click.ClickException as error:
+        import traceback
+
+        lines = "".join(traceback.format_exception(error.__cause__ or error))
+        sender.send((error.message, lines, isinstance(error, click.UsageError)))
+    finally:
+        sender.close()
+
+
+def free_port(host: str, port: int) -> int:
+    """The port to listen on, which is free now; any free one for 0.
+
+    granian shares ports, so that a second server on the same one would silently take half of the first's requests.
+
+    Raises:
+        Failure: another program listens there, or the address is not of this machine.
+    """
+    import socket
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            found: int = probe.getsockname()[1]
+            return found
+    except OSError as error:
+        import errno
+
+        if error.errno == errno.EADDRINUSE:
+            told = f"port {port} of {host} is in use; stop what listens there, or take another: `covet run --port {port + 1}`"
+        elif error.errno == errno.EACCES:
+            told = f"this user may not listen on port {port}; take one above 1023: `covet run --port 8000`"
+        else:
+            told = f"cannot listen on {host}, port {port}: {error.strerror or error}"
+        raise Failure(told) from error
+
+
+# In a worker
+
+
+class Loader:
+    """Gives a worker its application. It can be pickled, for workers that are not forked.
+
+    A worker that cannot load prints one message and ends with exit code 1.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __call__(self, *_: object) -> Any:
+        """Pin the worker, import and build the application, configure logging."""
+        from covet.cli.targets import load_application
+
+        plan = self.plan
+        core = None
+        if plan.pin_directory is not None:
+            from covet.cli.pinning import pin_worker
+
+            core = pin_worker(plan.pin_directory, plan.workers)
+        try:
+            app = load_application(plan.target)
+        except Failure as failure:
+            failure.show()
+            sys.exit(1)
+        settings = app.settings
+        configure_logging(settings.logging, settings.app.debug)
+        if core is not None:
+            logging.getLogger("covet.cli").info("this worker runs on core %d", core)
+        return app
+
+
+def configure_logging(settings: LoggingSettings, debug: bool) -> None:
+    """Let every log record go to standard error as the settings say; the server's own go there with them."""
+    from covet.logging import configure
+
+    configure(settings, debug=debug)
+
+
+# The servers
+
+
+def serve(plan: Plan) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        Failure: the server is not installed.
+        SystemExit: with 1, a worker could not start.
+    """
+    if find_spec(plan.server) is None:
+        extra = "server" if plan.server == "granian" else plan.server
+        other = {"granian": "uvicorn", "uvicorn": "granian"}[plan.server]
+        instead = f", or use the other: `--server {other}`" if find_spec(other) is not None else ""
+        raise Failure(f"{plan.server} is not installed; install it with `pip install 'covet-core[{extra}]'`{instead}")
+    {"granian": _serve_with_granian, "uvicorn": _serve_with_uvicorn}[plan.server](plan)
+
+
+def _serve_with_granian(plan: Plan) -> None:
+    from math import ceil
+
+    from granian import Granian
+    from granian.constants import Interfaces
+    from granian.log import LogLevels
+
+    server = Granian(
+        plan.target,
+        address=plan.host,
+        port=plan.port,
+        interface=Interfaces.ASGI,
+        workers=plan.workers,
+        reload=plan.reload,
+        reload_ignore_worker_failure=True,
+        # A worker that dies is replaced; one that cannot even start ends the server.
+        respawn_failed_workers=not plan.reload,
+        workers_kill_timeout=ceil(plan.shutdown_timeout) + 5,
+        log_access=plan.access_log,
+        log_level=LogLevels.info if plan.verbose else LogLevels.warning,
+        log_dictconfig={
+            "handlers": {},
+            "formatters": {},
+            "loggers": {"_granian": {"propagate": True}, "granian.access": {"propagate": True, "level": "INFO"}},
+        },
+    )
+    server.serve(target_loader=Loader(plan), wrap_loader=False)
+
+
+def _serve_with_uvicorn(plan: Plan) -> None:
+    from math import ceil
+
+    from uvicorn import Config, Server
+    from uvicorn.supervisors import ChangeReload, Multiprocess
+
+    config = Config(
+        Loader(plan),
+        factory=True,
+        host=plan.host,
+        port=plan.port,
+        workers=plan.workers,
+        reload=plan.reload,
+        access_log=plan.access_log,
+        log_config=None,
+        log_level="info" if plan.verbose else "warning",
+        lifespan="on",
+        proxy_headers=False,
+        timeout_graceful_shutdown=ceil(plan.shutdown_timeout),
+    )
+    if plan.access_log:
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    server = Server(config)
+    if config.should_reload:
+        ChangeReload(config, target=server.run, sockets=[config.bind_socket()]).run()
+    elif plan.workers > 1:
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+    else:
+        server.run()
+        if not server.started:
+            sys.exit(1)
