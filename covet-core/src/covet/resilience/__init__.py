@@ -16,23 +16,13 @@ neither as success nor as failure.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncContextDecorator, asynccontextmanager
-from contextvars import ContextVar
-from functools import wraps
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
-
-import anyio
-import tenacity
-
-from covet.events import CircuitChanged, CircuitState, RetryScheduled, listener
-from covet.exceptions import ConfigurationError, CovetError
+from covet.resilience.attempts import Attempt, exponential, retry, retrying
+from covet.resilience.circuits import CircuitBreaker
+from covet.resilience.guarding import BulkheadFull, CircuitOpen, ResilienceError, TimeoutExceeded
+from covet.resilience.limits import Bulkhead, bulkhead, timeout
 
 __all__ = [
+    "Attempt",
     "Bulkhead",
     "BulkheadFull",
     "CircuitBreaker",
