@@ -8,8 +8,10 @@ that the application's modules made, which do not survive a fork.
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
+import os
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from covet.settings import LoggingSettings, ServerSettings
 
 __all__ = ["Loader", "Plan", "free_port", "prepare", "serve"]
+
+logger = logging.getLogger("covet.cli")
+
+# How uvicorn's workers learn what they are to load.
+UVICORN_PLAN = "COVET_RUN_PLAN"
 
 ServerName = Literal["granian", "uvicorn"]
 
@@ -135,7 +142,7 @@ def free_port(host: str, port: int) -> int:
         import errno
 
         if error.errno == errno.EADDRINUSE:
-            told = f"port {port} of {host} is in use; stop what listens there, or take another: `covet run --port {port + 1}`"
+            told = f"port {port} of {host} is in use; stop what listens there, or take another: `covet run --port 0` picks a free one"
         elif error.errno == errno.EACCES:
             told = f"this user may not listen on port {port}; take one above 1023: `covet run --port 8000`"
         else:
@@ -147,34 +154,51 @@ def free_port(host: str, port: int) -> int:
 
 
 class Loader:
-    """Gives a worker its application. It can be pickled, for workers that are not forked.
-
-    A worker that cannot load prints one message and ends with exit code 1.
-    """
+    """Gives a worker of granian its application. It can be pickled, for workers that are not forked."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def __call__(self, *_: object) -> Any:
-        """Pin the worker, import and build the application, configure logging."""
-        from covet.cli.targets import load_application
+    def __call__(self) -> Any:
+        """Load the application."""
+        import signal
 
-        plan = self.plan
-        core = None
-        if plan.pin_directory is not None:
-            from covet.cli.pinning import pin_worker
+        # A forked worker has its parent's handlers until the server sets its own, which is after this. They would
+        # swallow the signal to stop, and the parent would wait for a worker that never heard of it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return load_in_worker(self.plan)
 
-            core = pin_worker(plan.pin_directory, plan.workers)
-        try:
-            app = load_application(plan.target)
-        except Failure as failure:
-            failure.show()
-            sys.exit(1)
-        settings = app.settings
-        configure_logging(settings.logging, settings.app.debug)
-        if core is not None:
-            logging.getLogger("covet.cli").info("this worker runs on core %d", core)
-        return app
+
+def uvicorn_application() -> Any:
+    """Give a worker of uvicorn its application; uvicorn starts workers by the name of this function."""
+    # uvicorn has one level for all that it logs, and that is for the rest.
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    return load_in_worker(Plan(**json.loads(os.environ[UVICORN_PLAN])))
+
+
+def load_in_worker(plan: Plan) -> Any:
+    """Pin the worker, import and build the application, configure logging.
+
+    Raises:
+        SystemExit: with 1, the application cannot be loaded; one message was printed.
+    """
+    from covet.cli.targets import load_application
+
+    core = None
+    if plan.pin_directory is not None:
+        from covet.cli.pinning import pin_worker
+
+        core = pin_worker(plan.pin_directory, plan.workers)
+    try:
+        app = load_application(plan.target)
+    except Failure as failure:
+        failure.show()
+        sys.exit(1)
+    configure_logging(app.settings.logging, app.settings.app.debug)
+    if core is not None:
+        logger.info("worker %d runs on core %d", os.getpid(), core)
+    return app
 
 
 def configure_logging(settings: LoggingSettings, debug: bool) -> None:
@@ -204,6 +228,7 @@ def serve(plan: Plan) -> None:
 
 def _serve_with_granian(plan: Plan) -> None:
     from math import ceil
+    from time import monotonic
 
     from granian import Granian
     from granian.constants import Interfaces
@@ -216,9 +241,9 @@ def _serve_with_granian(plan: Plan) -> None:
         interface=Interfaces.ASGI,
         workers=plan.workers,
         reload=plan.reload,
+        reload_filter=_source_filter() if plan.reload else None,
         reload_ignore_worker_failure=True,
-        # A worker that dies is replaced; one that cannot even start ends the server.
-        respawn_failed_workers=not plan.reload,
+        respawn_failed_workers=True,
         workers_kill_timeout=ceil(plan.shutdown_timeout) + 5,
         log_access=plan.access_log,
         log_level=LogLevels.info if plan.verbose else LogLevels.warning,
@@ -228,37 +253,55 @@ def _serve_with_granian(plan: Plan) -> None:
             "loggers": {"_granian": {"propagate": True}, "granian.access": {"propagate": True, "level": "INFO"}},
         },
     )
+
+    @server.on_startup
+    def count_the_start() -> None:
+        # granian replaces a worker that dies, but not one that dies again within seconds. A worker that cannot even
+        # start would be tried twice, and everything be told twice.
+        server.respawned_wrks.update(dict.fromkeys(range(plan.workers), monotonic()))
+
+    @server.on_reload
+    def tell() -> None:
+        logger.info("a source file has changed; the workers start anew")
+
     server.serve(target_loader=Loader(plan), wrap_loader=False)
+
+
+def _source_filter() -> Any:
+    """What reloading watches: source and settings; not the logs and databases that lie beside them."""
+    from watchfiles import PythonFilter
+
+    class SourceFilter(PythonFilter):
+        def __init__(self) -> None:
+            super().__init__(extra_extensions=(".toml",))
+
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    return SourceFilter
 
 
 def _serve_with_uvicorn(plan: Plan) -> None:
     from math import ceil
 
-    from uvicorn import Config, Server
-    from uvicorn.supervisors import ChangeReload, Multiprocess
+    import uvicorn
 
-    config = Config(
-        Loader(plan),
-        factory=True,
-        host=plan.host,
-        port=plan.port,
-        workers=plan.workers,
-        reload=plan.reload,
-        access_log=plan.access_log,
-        log_config=None,
-        log_level="info" if plan.verbose else "warning",
-        lifespan="on",
-        proxy_headers=False,
-        timeout_graceful_shutdown=ceil(plan.shutdown_timeout),
-    )
-    if plan.access_log:
-        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    server = Server(config)
-    if config.should_reload:
-        ChangeReload(config, target=server.run, sockets=[config.bind_socket()]).run()
-    elif plan.workers > 1:
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-    else:
-        server.run()
-        if not server.started:
-            sys.exit(1)
+    os.environ[UVICORN_PLAN] = json.dumps(plan._asdict())
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    try:
+        uvicorn.run(
+            "covet.cli.serving:uvicorn_application",
+            factory=True,
+            host=plan.host,
+            port=plan.port,
+            workers=plan.workers,
+            reload=plan.reload,
+            reload_includes=["*.toml"] if plan.reload and find_spec("watchfiles") else None,
+            access_log=plan.access_log,
+            log_config=None,
+            log_level="info" if plan.verbose else "warning",
+            lifespan="on",
+            proxy_headers=False,
+            timeout_graceful_shutdown=ceil(plan.shutdown_timeout),
+        )
+    except SystemExit as end:
+        # uvicorn has its own exit code for a failed start.
+        sys.exit(1 if end.code else 0)
