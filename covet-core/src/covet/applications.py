@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import os
 
     from covet.background import Tasks
-    from covet.datastructures import State
     from covet.builder import Build, CompiledHooks
+    from covet.datastructures import State
     from covet.lifespan import Drain
     from covet.lookup import RouteTable
     from covet.middleware import ASGIMiddleware, Band, Middleware
@@ -368,7 +368,8 @@ class Covet:
             path = scope["path"]
             endpoint = table.static.get(path)
             if endpoint is not None:
-                return await endpoint(scope, receive, send, ())
+                await endpoint(scope, receive, send, ())
+                return
             if len(path) <= self._max_path and not scope.get("root_path"):
                 segments = path.split("/")
                 for pick, bucket in table.shapes.get(len(segments), table.deep):
@@ -377,13 +378,15 @@ class Covet:
                             values = match(segments)
                         except ValueError:
                             continue
-                        return await endpoint(scope, receive, send, values)
+                        await endpoint(scope, receive, send, values)
+                        return
         # Everything else: the first request, lifespan, WebSockets, what no route answers, what is refused.
         if scope["type"] == "lifespan":
             from covet.lifespan import serve_lifespan
 
-            return await serve_lifespan(self, receive, send)
-        return await self.built.entry(scope, receive, send)
+            await serve_lifespan(self, receive, send)
+        else:
+            await self.built.entry(scope, receive, send)
 
     # Called by the compiled request path
 

@@ -61,7 +61,8 @@ class Tasks:
         if self._group is None:
             raise CovetError("tasks can be started only while the application runs, between start-up and shutdown")
         self._count += 1
-        key, label = self._count, name or getattr(function, "__qualname__", repr(function))
+        key = self._count
+        label: str = name or getattr(function, "__qualname__", repr(function))
         self._names[key] = label
         self._group.start_soon(self._supervise, key, label, partial(function, *args, **kwargs), name=label)
 

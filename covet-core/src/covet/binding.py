@@ -229,7 +229,7 @@ def _without_none_inside(type_: Any) -> Any:
     """Drop `None` from the type: text never is None, and msgspec would read the text `null` as it."""
     if typing.get_origin(type_) is typing.Annotated:
         base, *metadata = typing.get_args(type_)
-        return typing.Annotated[(without_none(base), *metadata)]  # type: ignore[return-value]
+        return typing.Annotated[(without_none(base), *metadata)]
     return without_none(type_)
 
 

@@ -137,7 +137,7 @@ class Build:
             return Response(status=400)
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
         # The test client puts a list here, to raise the error in the test.
-        request.scope.get("covet.unhandled", []).append(error)
+        request.scope.get("covet.failures", []).append(error)
         if self.hooks.request_failed is not None:
             try:
                 await self.hooks.request_failed(request, error)

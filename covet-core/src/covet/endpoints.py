@@ -37,7 +37,7 @@ from covet.dependencies import ThreadGenerator, enter, leave
 from covet.exceptions import ClientDisconnected, HTTPError, WebSocketDisconnected
 from covet.requests import Request
 from covet.signatures import Argument, Plan, Step
-from covet.websockets import INTERNAL_ERROR, WebSocket
+from covet.websockets import WebSocket
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -126,7 +126,8 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
         success=route.status or 200,
         content='b""' if head else "body",
     )
-    return _compiled(source, "serve", route, names)
+    endpoint: Endpoint = _compiled(source, "serve", route, names)
+    return endpoint
 
 
 def compile_caller(
@@ -135,9 +136,9 @@ def compile_caller(
     """A function from a request to the handler's response (`render`), or to what the handler returned."""
     names = {"app": app, "render": app.renderer}
     call = "\n".join("    " + line for line in _Call(app, route, plan, names).lines())
-    if render:
-        return _compiled(RESPOND.format(call=call, status=getattr(route, "status", None)), "respond", route, names)
-    return _compiled(CALL.format(call=call), "call", route, names)
+    source = RESPOND.format(call=call, status=getattr(route, "status", None)) if render else CALL.format(call=call)
+    caller: Callable[[Any], Awaitable[Any]] = _compiled(source, "respond" if render else "call", route, names)
+    return caller
 
 
 def _compiled(source: str, name: str, route: Route | WebSocketRoute, names: dict[str, Any]) -> Any:
@@ -299,7 +300,7 @@ def websocket_endpoint(app: Covet, route: WebSocketRoute, plan: Plan) -> Endpoin
             except Exception as failed:
                 error = failed
                 logger.exception("the WebSocket handler of %s failed", route.path)
-                await socket.close(INTERNAL_ERROR)
+                await socket.fail(failed)
         except OSError:
             logger.debug("the peer of the WebSocket %s has left", route.path)
         finally:

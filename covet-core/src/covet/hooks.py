@@ -93,7 +93,7 @@ def compile_async(caller: pluggy.HookCaller, parameters: Sequence[str]) -> Calla
         return None
     if caller.name == "covet_response_ready":
         return _replacing(steps)
-    if caller.spec is not None and caller.spec.opts.get("firstresult") or caller.name == "covet_request_started":
+    if (caller.spec is not None and caller.spec.opts.get("firstresult")) or caller.name == "covet_request_started":
         return _first(steps)
     return _each(steps)
 

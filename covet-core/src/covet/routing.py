@@ -275,7 +275,7 @@ class Route:
         self.path = path
         self.handler = handler
         self.methods = frozenset(_method(path, method) for method in methods)
-        self.name = name or getattr(handler, "__name__", type(handler).__name__)
+        self.name: str = name or getattr(handler, "__name__", type(handler).__name__)
         self.status = status
         first, _, rest = (getattr(handler, "__doc__", None) or "").strip().partition("\n")
         self.summary = first.strip() if summary is None else summary
@@ -316,7 +316,7 @@ class WebSocketRoute:
             raise RouteError(f"WebSocket route {path!r}: the handler is {handler!r}, which cannot be called")
         self.path = path
         self.handler = handler
-        self.name = name or getattr(handler, "__name__", type(handler).__name__)
+        self.name: str = name or getattr(handler, "__name__", type(handler).__name__)
         self.limits = limits
         self.owner = "application"
         self.template: Template = Template(path, _AnyConverter())

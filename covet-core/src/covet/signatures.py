@@ -159,9 +159,8 @@ class _Analysis:
         plan.arguments, plan.returns = self.arguments(self.route.handler, ())
         used = {parameter.alias for parameter in plan.parameters if parameter.source == "path"}
         unused = [name for name in self.route.param_names if name not in used]
-        takes_request = any(
-            argument.kind == "connection" for call in (plan, *plan.steps) for argument in call.arguments
-        )
+        lists = [plan.arguments, *(step.arguments for step in plan.steps)]
+        takes_request = any(argument.kind == "connection" for arguments in lists for argument in arguments)
         if unused and not takes_request:
             raise HandlerError(
                 f"{self.where(self.route.handler)}: the path's parameter {unused[0]!r} is not taken by any parameter; "
@@ -480,7 +479,7 @@ def _marker(annotation: Any) -> tuple[Any, Any]:
     found = [item for item in markers if isinstance(item, Source | Depends)]
     others = [item for item in markers if not isinstance(item, Source | Depends)]
     if others:
-        base = typing.Annotated[(base, *others)]  # type: ignore[assignment]
+        base = typing.Annotated[(base, *others)]
     return base, found[-1] if found else None
 
 
