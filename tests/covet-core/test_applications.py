@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
+
 from covet import (
     ConfigurationError,
     Covet,
@@ -378,7 +380,7 @@ async def test_tasks_that_do_not_end_are_cancelled_at_shutdown_and_named(caplog:
     with anyio.fail_after(10):
         async with app.running():
             app.tasks.start_soon(endless)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
     assert ended == ["endless"]
     assert "endless" in caplog.text
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import anyio
 import pytest
+
 from covet import Covet, Depends, HandlerError, HTTPError, Request, StreamingResponse
 from covet.testing import TestClient
 

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+
 from covet import (
     Body,
     Cookie,

@@ -6,11 +6,12 @@ import sys
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from covet.exceptions import RouteError
 from covet.lookup import RouteTable
 from covet.routing import Template
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def table(*paths: str) -> RouteTable[str]:

@@ -7,15 +7,17 @@ from contextvars import ContextVar
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
-from covet import ASGIMiddleware, ConfigurationError, Covet, HTTPError, Middleware, Request, Response, StreamingResponse
-from covet.middleware import BANDS, in_order
-from covet.testing import TestClient
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse
 from starlette.responses import StreamingResponse as StarletteStreaming
 from starlette.routing import Route as StarletteRoute
+
+from covet import ASGIMiddleware, ConfigurationError, Covet, HTTPError, Middleware, Request, Response, StreamingResponse
+from covet.middleware import BANDS, in_order
+from covet.testing import TestClient
 
 pytestmark = pytest.mark.anyio
 
@@ -231,7 +233,7 @@ async def test_a_timeout_around_call_next_works_above_a_streaming_asgi_applicati
     async def stream(request: Any) -> StarletteStreaming:
         async def body() -> AsyncIterator[bytes]:
             for i in range(3):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 yield f"{i} ".encode()
 
         return StarletteStreaming(body())

@@ -6,11 +6,12 @@ from datetime import date
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from covet.exceptions import RouteError
 from covet.lookup import RouteTable
 from covet.routing import CONVERTERS, Mount, Route, Router, Template
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 async def handler() -> None:
