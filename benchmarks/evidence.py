@@ -43,14 +43,23 @@ def machine() -> str:
     return f"{model}, {cores} cores, {platform.system()}, {python}"
 
 
-def write(name: str, title: str, about: str, distributions: Iterable[str], sections: Mapping[str, str]) -> Path:
+def write(
+    name: str,
+    title: str,
+    about: str,
+    distributions: Sequence[str],
+    sections: Mapping[str, str],
+    *,
+    session: str = "bench",
+) -> Path:
     """Write `docs/evidence/NAME.md` and print it.
 
     Args:
-        name: of the benchmark, as it is given to `nox -s bench -- NAME`.
+        name: of the benchmark or proof, as it is given to `nox -s bench -- NAME`.
         about: what was measured, and how, in Markdown.
         distributions: those whose versions matter.
         sections: Markdown by heading.
+        session: the nox session that runs it.
     """
     arguments = "".join(f" {argument}" for argument in sys.argv[1:])
     text = "\n".join(
@@ -59,9 +68,9 @@ def write(name: str, title: str, about: str, distributions: Iterable[str], secti
             "",
             about.strip(),
             "",
-            f"- command: `nox -s bench -- {name}{arguments}`",
+            f"- command: `nox -s {session} -- {name}{arguments}`",
             f"- machine: {machine()}",
-            f"- versions: {versions(distributions)}",
+            *([f"- versions: {versions(distributions)}"] if distributions else []),
             f"- date: {datetime.now(UTC):%Y-%m-%d}",
             "",
             *(f"## {heading}\n\n{body.strip()}\n" for heading, body in sections.items()),

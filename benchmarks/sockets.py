@@ -36,10 +36,12 @@ def load(server: Server, workload: Workload, seconds: int, connections: int, scr
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     if workload.body:
         body = workload.body.decode().replace("\\", "\\\\").replace("'", "\\'")
-        script.write_text(
-            f"wrk.method = '{workload.method}'\nwrk.body = '{body}'\nwrk.headers['content-type'] = 'application/json'\n",
-            encoding="utf-8",
+        lines = (
+            f"wrk.method = '{workload.method}'",
+            f"wrk.body = '{body}'",
+            "wrk.headers['content-type'] = 'application/json'",
         )
+        script.write_text("\n".join(lines), encoding="utf-8")
         command += ["-s", str(script)]
     done = subprocess.run([*command, server.url + workload.path], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
