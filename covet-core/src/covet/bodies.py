@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from covet.receiving import BodyStream
     from covet.requests import Request
 
-JSON = (b"content-type", b"application/json")
-
 __all__ = ["BodyReader", "make_body_reader"]
 
 
@@ -39,10 +37,9 @@ def make_body_reader(plan: BodyPlan, limit: int) -> BodyReader:
     required, default = plan.required, plan.default
 
     def from_json(request: Request, data: bytes) -> Any:
-        if JSON not in request.scope["headers"]:
-            if not data and not required:
-                return default
-            require_json(request)
+        if not data and not required:
+            return default
+        require_json(request)
         try:
             return decode(data)
         except ValueError:

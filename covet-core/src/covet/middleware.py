@@ -48,7 +48,7 @@ class _Layer:
         if band not in BANDS:
             raise ConfigurationError(f"middleware {what!r}: no band is called {band!r}; the bands are {', '.join(BANDS)}")
         self.band: Band = band
-        self.name: str = name or getattr(what, "__name__", type(what).__name__)
+        self.name: str = name or str(getattr(what, "__name__", type(what).__name__))
         self.before = (before,) if isinstance(before, str) else tuple(before)
         self.after = (after,) if isinstance(after, str) else tuple(after)
         self.owner = "application"

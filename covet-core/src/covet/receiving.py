@@ -1,24 +1,26 @@
 """Receiving a request's body: message by message, counted, and within a time.
 
-A timer costs several times what receiving a body does that is there already, as most are. So a receive is stepped by
-hand: only when it suspends is it timed.
+Most bodies are there when the handler asks for them, and a timer of its own costs several times what receiving such a
+body does. So a receive is first taken as far as it goes without waiting, and only one that waits is timed: by a single
+timer for all of an event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+import asyncio
+from collections.abc import Awaitable, Generator, Iterable
+from math import inf
+from time import monotonic
 from types import coroutine
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from covet.exceptions import ClientDisconnected, CovetError, HTTPError
 
 if TYPE_CHECKING:
     from covet.connections import Message, Receive
 
-__all__ = ["BodyStream", "Suspended", "declared_length"]
-
-# What is left of an awaitable that was started: its iterator or coroutine, and what that asked the event loop for.
-Suspended = tuple[Any, Any]
+__all__ = ["BodyStream", "declared_length", "resumed"]
 
 
 class BodyStream:
@@ -41,11 +43,11 @@ class BodyStream:
         seconds: how long to wait in all.
         headers: the request's, as ASGI has them: a body that announces more than `limit` bytes is not waited for.
         first: the first message, if it was received already.
-        suspended: a receive for the first message that was started and has suspended.
+        started: a receive for the first message that has begun to wait.
     """
 
     __slots__ = (
-        "_first", "_headers", "_limit", "_more", "_receive", "_receiving", "_seconds", "_suspended", "_waited", "size",
+        "_first", "_headers", "_limit", "_more", "_receive", "_receiving", "_seconds", "_started", "_waited", "size",
     )  # fmt: skip
 
     def __init__(
@@ -56,14 +58,14 @@ class BodyStream:
         headers: Iterable[tuple[bytes, bytes]] = (),
         *,
         first: Message | None = None,
-        suspended: Suspended | None = None,
+        started: Awaitable[Message] | None = None,
     ) -> None:
         self._receive = receive
         self._limit = limit
         self._seconds = seconds
         self._headers: Iterable[tuple[bytes, bytes]] | None = headers
         self._first = first
-        self._suspended = suspended
+        self._started = started
         self._waited = 0.0
         self._more = True
         self._receiving = False
@@ -107,34 +109,22 @@ class BodyStream:
         first, self._first = self._first, None
         if first is not None:
             return first
-        if self._suspended is not None:
-            (steps, trap), self._suspended = self._suspended, None
-        else:
-            steps = self._receive().__await__()
-            try:
-                trap = next(steps)
-            except StopIteration as done:
-                there: Message = done.value
-                return there
-        import anyio
-
-        message: Message
-        began = anyio.current_time()
+        waiting, self._started = self._started or self._receive(), None
+        began = monotonic()
         try:
-            message = await _timed(steps, trap, began + self._seconds - self._waited)
+            return await _within(self._seconds - self._waited, waiting)
         except TimeoutError:
             raise self._too_slow() from None
         finally:
-            self._waited += anyio.current_time() - began
-        return message
+            self._waited += monotonic() - began
 
     async def _breathe(self) -> None:
         """Let others run, within the time: a server that gives empty chunks for ever need not ever suspend."""
         import anyio
 
-        began = anyio.current_time()
+        began = monotonic()
         await anyio.lowlevel.checkpoint()
-        self._waited += anyio.current_time() - began
+        self._waited += monotonic() - began
         if self._waited >= self._seconds:
             self._receiving = True
             raise self._too_slow()
@@ -160,68 +150,109 @@ def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 @coroutine
-def _timed(steps: Any, trap: Any, deadline: float) -> Generator[Any, Any, Any]:
-    """Finish an awaitable that was started and has suspended, before `deadline` (in the event loop's time).
+def resumed(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
+    """Go on with an awaitable that was stepped by hand until it asked asyncio's event loop for `trap`."""
+    while True:
+        try:
+            yield trap
+        except BaseException as error:
+            # What a server written in another language gives may have no `throw`.
+            if not hasattr(steps, "throw"):
+                raise
+            try:
+                trap = steps.throw(error)
+            except StopIteration as done:
+                return done.value
+        else:
+            return (yield from steps)
 
-    What is awaited may have entered cancel scopes and task groups of its own by now, for it may be anybody's
-    `receive`. Scopes must nest, so ours can only be the innermost: it is entered when the event loop takes over, and
-    left before the awaitable goes on. The rest is what `yield from` does (PEP 380).
+
+async def _within(seconds: float, waiting: Awaitable[Message]) -> Message:
+    """Wait for a message.
 
     Raises:
-        TimeoutError: the deadline passed; the awaitable was cancelled and has cleaned up.
+        TimeoutError: it did not come within `seconds`; the wait for it was cancelled.
     """
-    from anyio import CancelScope, get_cancelled_exc_class
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import anyio
 
-    expired = False
-    while True:
-        sent: Any = None
-        thrown: BaseException | None = None
-        # Once it was told that it is cancelled, it may wait for as long as its clean-up needs.
-        scope = CancelScope(deadline=float("inf") if expired else deadline)
-        scope.__enter__()
-        try:
-            sent = yield trap
-        except BaseException as error:  # noqa: BLE001 - handed on to the awaitable below
-            thrown = error
-        scope.__exit__(None if thrown is None else type(thrown), thrown, None)
-        # asyncio throws the cancellation; trio sends an outcome, out of which the awaitable itself raises it.
-        if scope.cancelled_caught or (sent is not None and scope.cancel_called):
-            expired = True
-        elif thrown is not None:
-            expired = False  # somebody else's cancellation, which goes before ours
-        try:
-            trap = _send(steps, sent) if thrown is None else _throw(steps, thrown)
-        except StopIteration as done:
-            if expired:
-                raise TimeoutError from None
-            return done.value
-        except BaseException as error:
-            # A task group in the awaitable takes our cancellation for its own, swallows it and goes on: then any
-            # error may follow from that.
-            if expired and _only(error, (Exception, get_cancelled_exc_class())):
-                raise TimeoutError from error
-            raise
+        with anyio.fail_after(seconds):
+            return await waiting
+    wait = _Wait(_clock_of(loop), seconds)
+    try:
+        return await waiting
+    except asyncio.CancelledError:
+        if wait.end():
+            raise TimeoutError from None
+        raise
+    finally:
+        wait.end()
 
 
-def _send(steps: Any, value: Any) -> Any:
-    send = getattr(steps, "send", None)
-    return next(steps) if send is None else send(value)
+class _Clock:
+    """Cancels those of an event loop's tasks that wait for too long. However many wait, there is one timer."""
+
+    # Seconds between two rings: thousands of slow clients shall not make it ring for each of them.
+    REST = 0.1
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.waits: set[_Wait] = set()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def set(self, when: float) -> None:
+        """Ring at `when`, if not before."""
+        if self.timer is not None:
+            if self.timer.when() <= when:
+                return
+            self.timer.cancel()
+        self.timer = self.loop.call_at(when, self.ring)
+
+    def ring(self) -> None:
+        """Cancel whose time is up, and ring again for the next."""
+        self.timer = None
+        now = self.loop.time()
+        following = inf
+        for wait in self.waits:
+            if wait.deadline > now + 0.001:
+                following = min(following, wait.deadline)
+            elif not wait.expired:
+                wait.expired = True
+                wait.task.cancel()
+        if following < inf:
+            self.set(max(following, now + self.REST))
 
 
-def _throw(steps: Any, error: BaseException) -> Any:
-    if isinstance(error, GeneratorExit):
-        close = getattr(steps, "close", None)
-        if close is not None:
-            close()
-        raise error
-    throw = getattr(steps, "throw", None)
-    if throw is None:
-        raise error
-    return throw(error)
+class _Wait:
+    """One task's wait, from its making to `end`. It is cancelled and told apart as `asyncio.timeout` does it."""
+
+    __slots__ = ("cancelled_before", "clock", "deadline", "expired", "task")
+
+    def __init__(self, clock: _Clock, seconds: float) -> None:
+        task = asyncio.current_task(clock.loop)
+        assert task is not None
+        self.clock = clock
+        self.task = task
+        self.cancelled_before = task.cancelling()
+        self.deadline = clock.loop.time() + seconds
+        self.expired = False
+        clock.waits.add(self)
+        clock.set(self.deadline)
+
+    def end(self) -> bool:
+        """Stop the clock for this wait; whether it was cancelled because its time was up, and for nothing else."""
+        self.clock.waits.discard(self)
+        expired, self.expired = self.expired, False
+        return expired and self.task.uncancel() <= self.cancelled_before
 
 
-def _only(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is of one of these kinds, or a group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_only(inner, kinds) for inner in error.exceptions)
-    return isinstance(error, kinds)
+_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
+
+
+def _clock_of(loop: asyncio.AbstractEventLoop) -> _Clock:
+    clock = _clocks.get(loop)
+    if clock is None:
+        clock = _clocks[loop] = _Clock(loop)
+    return clock

@@ -7,25 +7,23 @@ Creating a `Request` stores references. Headers, query, cookies, body and the re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from covet.connections import Connection, Message, Receive, Scope
 from covet.exceptions import ClientDisconnected, CovetError, HTTPError
-from covet.receiving import BodyStream, declared_length
+from covet.receiving import BodyStream, declared_length, resumed
 
 if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.datastructures import FormData
-    from covet.receiving import Suspended
     from covet.routing import Route
 
 __all__ = ["Connection", "Request", "content_type", "read_body", "require_json", "rest_of_body", "start_body"]
 
 T = TypeVar("T")
-
-_JSON = (b"content-type", b"application/json")
 
 
 class Request(Connection):
@@ -206,13 +204,14 @@ def start_body(request: Request, limit: int | None = None) -> bytes | BodyStream
         return body
     if request._stream is not None:
         raise _read_before()
+    if _get_running_loop() is None:
+        # trio's cancel scopes nest: the one that times the wait must be entered before the receive begins.
+        return _start_stream(request, limit)
     steps: Any = request.receive()
+    if steps.__class__ is not CoroutineType:
+        steps = steps.__await__()
     try:
-        if steps.__class__ is CoroutineType:
-            trap = steps.send(None)
-        else:
-            steps = steps.__await__()
-            trap = next(steps)
+        trap = steps.send(None) if steps.__class__ is CoroutineType else next(steps)
     except StopIteration as done:
         message: Message = done.value
         if message["type"] == "http.request" and not message.get("more_body"):
@@ -221,7 +220,7 @@ def start_body(request: Request, limit: int | None = None) -> bytes | BodyStream
                 request._body = data
                 return data
         return _start_stream(request, limit, first=message)
-    return _start_stream(request, limit, suspended=(steps, trap))
+    return _start_stream(request, limit, started=resumed(steps, trap))
 
 
 async def rest_of_body(request: Request, stream: BodyStream) -> bytes:
@@ -231,14 +230,14 @@ async def rest_of_body(request: Request, stream: BodyStream) -> bytes:
 
 
 def _start_stream(
-    request: Request, limit: int | None, *, first: Message | None = None, suspended: Suspended | None = None
+    request: Request, limit: int | None, *, first: Message | None = None, started: Awaitable[Message] | None = None
 ) -> BodyStream:
     if request._stream is not None:
         raise _read_before()
     limits = request.limits
     limit = limits.max_body if limit is None else limit
     request._stream = BodyStream(
-        request.receive, limit, limits.body_timeout, request.scope["headers"], first=first, suspended=suspended
+        request.receive, limit, limits.body_timeout, request.scope["headers"], first=first, started=started
     )
     return request._stream
 
@@ -256,13 +255,7 @@ def content_type(request: Connection) -> str:
     Raises:
         HTTPError: 415: the request says two.
     """
-    sent: bytes | None = None
-    for name, value in request.scope["headers"]:
-        if name == b"content-type":
-            if sent is not None:
-                raise HTTPError(415, "the request has two Content-Type headers")
-            sent = value
-    return "" if sent is None else sent.partition(b";")[0].strip(b" \t").lower().decode("latin-1")
+    return _sent_type(request).partition(b";")[0].strip(b" \t").lower().decode("latin-1")
 
 
 def require_json(request: Connection) -> None:
@@ -274,7 +267,7 @@ def require_json(request: Connection) -> None:
     Raises:
         HTTPError: 415.
     """
-    if _JSON in request.scope["headers"]:
+    if _sent_type(request) == b"application/json":
         return
     found = content_type(request)
     if found != "application/json" and not (found.startswith("application/") and found.endswith("+json")):
@@ -282,3 +275,14 @@ def require_json(request: Connection) -> None:
         raise HTTPError(
             415, f"this takes `Content-Type: application/json`, {what}", headers={"accept": "application/json"}
         )
+
+
+def _sent_type(request: Connection) -> bytes:
+    """The `Content-Type` header as it was sent; empty without one."""
+    sent: bytes | None = None
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            if sent is not None:
+                raise HTTPError(415, "the request has two Content-Type headers")
+            sent = value
+    return sent or b""
