@@ -751,7 +751,14 @@ async def test_what_the_reader_of_a_stream_does_between_chunks_takes_no_time() -
 
 
 async def test_two_tasks_cannot_read_one_body_together() -> None:
-    request = make_request(slowly(chunk(b"a", more=True), chunk(b"b")))
+    inner = slowly(chunk(b"a", more=True), chunk(b"b"))
+    receiving = anyio.Event()
+
+    async def receive() -> dict[str, Any]:
+        receiving.set()
+        return await inner()
+
+    request = make_request(receive)
     bodies: list[bytes] = []
 
     async def read() -> None:
@@ -759,7 +766,7 @@ async def test_two_tasks_cannot_read_one_body_together() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
-        await anyio.lowlevel.checkpoint()
+        await receiving.wait()
         with pytest.raises(CovetError, match="already read"):
             await request.body()
     assert bodies == [b"ab"]

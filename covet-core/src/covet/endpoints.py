@@ -26,18 +26,18 @@ from __future__ import annotations
 import linecache
 import logging
 from collections.abc import Awaitable, Callable
-from types import CoroutineType
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from covet.binding import make_reader, read
-from covet.bodies import make_body_reader
+from covet.bodies import make_body_decoder
 from covet.concurrency import in_thread
 from covet.context import running
 from covet.dependencies import ThreadGenerator, enter, leave
-from covet.exceptions import ClientDisconnected, HTTPError, WebSocketDisconnected
-from covet.requests import Request
+from covet.exceptions import ClientDisconnected
+from covet.requests import Request, rest_of_body, start_body
 from covet.signatures import Argument, Plan, Step
-from covet.websockets import WebSocket
+from covet.websockets import WebSocket, serve_websocket
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -50,25 +50,16 @@ logger = logging.getLogger("covet.request")
 Endpoint = Callable[[Any, Any, Any, tuple[Any, ...]], Awaitable[None]]
 """Serves one request of a route: `(scope, receive, send, values)`, the values being those of the path's parameters."""
 
-KNOWN_LENGTHS = tuple(b"%d" % length for length in range(4096))
+KNOWN_LENGTHS = tuple(b"%d" % length for length in range(1024))
 
-SERVE = '''
+SERVE = """
 async def serve(scope, receive, send, values):
     request = Request(scope, receive, app, route, values)
     token = enter_context(request)
     body = response = None
     try:
         try:
-{call}
-            kind = result.__class__
-            if kind is str:
-                body = result.encode()
-                headers = text_headers
-            elif kind in json_types:
-                body = encode(result)
-                headers = json_headers
-            else:
-                response = render(result, {status})
+{answer}
         except Exception as error:
             body = None
             response = await recover(request, error)
@@ -79,7 +70,7 @@ async def serve(scope, receive, send, values):
             await send({{
                 "type": "http.response.start",
                 "status": {success},
-                "headers": [*headers, (b"content-length", known_lengths[size] if size < 4096 else b"%d" % size)],
+                "headers": [*headers, (b"content-length", known_lengths[size] if size < 1024 else b"%d" % size)],
             }})
             await send({{"type": "http.response.body", "body": {content}}})
     except (OSError, ClientDisconnected) as error:
@@ -88,25 +79,45 @@ async def serve(scope, receive, send, values):
         if request.tasks and (body is not None or response is not None):
             start_tasks(request)
         leave_context(token)
-'''
+"""
 
-RESPOND = '''
+ANSWER = """
+{call}
+kind = result.__class__
+if kind is str:
+    body = result.encode()
+    headers = text_headers
+elif kind in json_types:
+    body = encode(result)
+    headers = json_headers
+else:
+    response = render(result, {status})
+"""
+
+# With plugins that look at every request as it starts.
+STARTED = """
+response = await started(request)
+if response is None:
+{answer}
+"""
+
+RESPOND = """
 async def respond(request):
     values = request.values
 {call}
     return render(result, {status})
-'''
+"""
 
-CALL = '''
+CALL = """
 async def call(request):
     values = request.values
 {call}
     return result
-'''
+"""
 
 
 def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False) -> Endpoint:
-    """The function that serves a route when nothing stands around it: no middleware, no request hook.
+    """The function that serves a route around which there is nothing but, perhaps, `covet_request_started`.
 
     With `head` it answers HEAD: the same headers, without the body.
     """
@@ -119,10 +130,12 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
         "recover": app.recover, "deliver": app.deliver, "start_tasks": app.start_tasks,
         "client_left": client_left, "ClientDisconnected": ClientDisconnected,
     }  # fmt: skip
-    call = _Call(app, route, plan, names).lines()
+    answer = ANSWER.format(call="\n".join(_Call(app, route, plan, names).lines()), status=route.status)
+    if app.hooks.request_started is not None:
+        names["started"] = app.hooks.request_started
+        answer = STARTED.format(answer=indent(answer.strip("\n"), "    "))
     source = SERVE.format(
-        call="\n".join("    " * 3 + line for line in call),
-        status=route.status,
+        answer=indent(answer.strip("\n"), "    " * 3),
         success=route.status or 200,
         content='b""' if head else "body",
     )
@@ -164,7 +177,7 @@ class _Call:
         self.out: list[str] = []
         self.loaded: set[str] = set()
         self.readers: dict[int, str] = {}
-        self.exits = any(step.call.endswith("generator") and step.scope == "function" for step in plan.steps)
+        self.generators = {step.scope for step in plan.steps if step.call.endswith("generator")}
 
     def lines(self) -> list[str]:
         self.read_parameters(form=False)
@@ -174,26 +187,35 @@ class _Call:
             self.resolve(index, step)
         self.call("result", self.plan.handler, "handler", self.plan.arguments, threaded=not self.plan.is_async)
         self.out = before
-        if not self.exits:
-            return [*before, *body]
         self.names["leave"] = leave
-        return [
-            *before,
-            "exits = []",
-            "try:",
-            *("    " + line for line in body),
-            "except BaseException as error:",
-            "    await leave(exits, error)",
-            "else:",
-            "    await leave(exits)",
-        ]
+        if "function" in self.generators:
+            body = [
+                "exits = []",
+                "try:",
+                *("    " + line for line in body),
+                "except BaseException as error:",
+                "    await leave(exits, error)",
+                "else:",
+                "    await leave(exits)",
+            ]
+        if "request" in self.generators:
+            # Only a response that is being sent needs them longer, and here is none. Whoever makes one of the error
+            # does not tell it to them.
+            body = [
+                "try:",
+                *("    " + line for line in body),
+                "except BaseException as error:",
+                "    await leave(request.cleanups, error)",
+            ]
+        return [*before, *body]
 
     def read_parameters(self, *, form: bool) -> None:
         """Read all parameters of the form, or all others, at once, so that their faults are reported together."""
         found = [
             (index, parameter)
             for index, parameter in enumerate(self.plan.parameters)
-            if (parameter.source in ("form", "file")) is form and not (parameter.source == "path" and parameter.converted)
+            if (parameter.source in ("form", "file")) is form
+            and not (parameter.source == "path" and parameter.converted)
         ]
         if not found:
             return
@@ -265,9 +287,14 @@ class _Call:
             if "body" not in self.loaded:
                 self.loaded.add("body")
                 assert self.plan.body is not None
-                self.names["read_body"] = make_body_reader(self.plan.body, self.limit)
-                self.names["coroutine"] = CoroutineType
-                self.out += ["data = read_body(request)", "if data.__class__ is coroutine:", "    data = await data"]
+                self.names["decode_body"] = make_body_decoder(self.plan.body)
+                self.names["start_body"], self.names["rest_of_body"] = start_body, rest_of_body
+                self.out += [
+                    f"data = start_body(request, {self.limit})",
+                    "if data.__class__ is not bytes:",
+                    "    data = await rest_of_body(request, data)",
+                    "data = decode_body(request, data)",
+                ]
             return "data"
         parameter = self.plan.parameters[argument.index]
         if parameter.source == "path" and parameter.converted:
@@ -279,37 +306,11 @@ class _Call:
 
 
 def websocket_endpoint(app: Covet, route: WebSocketRoute, plan: Plan) -> Endpoint:
-    """The function that serves the connections of a WebSocket route.
-
-    What the handshake lacks refuses it before it is accepted; an error of the handler closes the connection with 1011.
-    """
+    """The function that serves the connections of a WebSocket route."""
     call = compile_caller(app, route, plan, render=False)
 
     async def serve(scope: Any, receive: Any, send: Any, values: tuple[Any, ...]) -> None:
-        socket = WebSocket(scope, receive, send, app, route, values)
-        token = running.set(socket)
-        error: BaseException | None = None
-        try:
-            try:
-                await call(socket)
-                await socket.close()
-            except WebSocketDisconnected:
-                logger.debug("the peer closed the WebSocket %s", route.path)
-            except HTTPError as refused:
-                await socket.refuse(refused)
-            except Exception as failed:
-                error = failed
-                logger.exception("the WebSocket handler of %s failed", route.path)
-                await socket.fail(failed)
-        except OSError:
-            logger.debug("the peer of the WebSocket %s has left", route.path)
-        finally:
-            try:
-                await leave(socket.cleanups, error)
-            except Exception:
-                if error is None:
-                    logger.exception("a request-scoped dependency of the WebSocket %s failed to clean up", route.path)
-            running.reset(token)
+        await serve_websocket(WebSocket(scope, receive, send, app, route, values), call)
 
     return serve
 
@@ -323,4 +324,3 @@ def response_source(endpoint: Any) -> str:
     """The generated source of an endpoint, for people who want to see what runs."""
     source: str = endpoint.source
     return source.strip("\n")
-

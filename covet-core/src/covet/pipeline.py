@@ -54,17 +54,24 @@ class Pipeline:
     def empty(self) -> bool:
         """Whether nothing stands around the handlers: no middleware, no request hook, nobody listens to events."""
         hooks = self.app.hooks
-        return not self.layers and not any(
-            (hooks.request_started, hooks.response_ready, hooks.request_failed, hooks.request_finished, hooks.event)
-        )
+        return self.direct and not (hooks.request_started or hooks.request_failed)
+
+    @property
+    def direct(self) -> bool:
+        """Whether an endpoint can do without this: it calls `covet_request_started` itself."""
+        hooks = self.app.hooks
+        return not self.layers and not any((hooks.response_ready, hooks.request_finished, hooks.event))
 
     def wrap(self, call: Call, layers: Sequence[Middleware | ASGIMiddleware] = ()) -> tuple[Call, bool]:
-        """`call` with the application's layers and a route's own around it; and whether any needs a bridge."""
+        """`call` with the application's layers and a route's own around it; and whether any needs a bridge.
+
+        What a layer in a band inside of `errors` is given is a response; one in `edge` is spared even their errors.
+        """
         inside = BANDS.index("errors")
-        call = self._guarded(call)
-        bridge = False
-        caught = False
-        for layer in reversed((*self.layers, *layers)):
+        bridge = caught = False
+        for number, layer in enumerate(reversed((*self.layers, *layers))):
+            if not number:
+                call = self._guarded(call)
             if not caught and BANDS.index(layer.band) < inside:
                 call, caught = self._final(call), True
             if isinstance(layer, ASGIMiddleware):
@@ -75,7 +82,7 @@ class Pipeline:
                 call = self._guarded(bridged(app, call))
             else:
                 call = self._linked(layer, call)
-        return self._final(call), bridge
+        return call, bridge
 
     def _guarded(self, inner: Call) -> Call:
         """Errors with a handler, and every HTTPError, become responses; the others go on outwards."""
@@ -84,7 +91,7 @@ class Pipeline:
         async def guarded(request: Request) -> Response:
             try:
                 return await inner(request)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it becomes a response
                 return await recover(request, error)
 
         return guarded
@@ -95,7 +102,7 @@ class Pipeline:
         async def linked(request: Request) -> Response:
             try:
                 response = await function(request, inner)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it becomes a response
                 return await recover(request, error)
             if not isinstance(response, Response):
                 raise CovetError(f"{layer!r} returned {response!r}; a middleware returns a Response")
@@ -110,7 +117,7 @@ class Pipeline:
         async def final(request: Request) -> Response:
             try:
                 return await inner(request)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it becomes a response
                 return await recover(request, error)
 
         return final
@@ -160,22 +167,29 @@ class Pipeline:
         """Make the response, with the hooks before and after, and send it."""
         app, hooks = self.app, self.app.hooks
         started, ready = hooks.request_started, hooks.response_ready
+        if ready is not None:
+            # It sees the responses to errors, too.
+            call = self._final(call)
 
         async def answer(request: Request, send: Any) -> Response:
-            response: Response | None = None
+            response: Response
             try:
-                if started is not None:
-                    response = await started(request)
-                if response is None:
-                    response = await call(request)
+                early = None if started is None else await started(request)
+                response = await call(request) if early is None else early
                 if ready is not None:
                     response = await ready(request, response) or response
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it becomes a response
                 response = await app.recover(request, error)
             try:
-                await app.deliver(response, request.scope, request.receive, send)
+                response = await app.deliver(response, request.scope, request.receive, send)
             except ClientDisconnected as left:
                 client_left(request, left)
+            except BaseException:
+                # The response was made, and what is to be done after it is no part of it.
+                if request.tasks:
+                    app.start_tasks(request)
+                    request.tasks = ()
+                raise
             return response
 
         return answer

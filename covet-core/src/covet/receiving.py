@@ -7,17 +7,19 @@ timer for all of an event loop.
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import CancelledError, _get_running_loop, current_task
 from collections.abc import Awaitable, Generator, Iterable
 from math import inf
+from threading import local
 from time import monotonic
 from types import coroutine
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from covet.exceptions import ClientDisconnected, CovetError, HTTPError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, TimerHandle
+
     from covet.connections import Message, Receive
 
 __all__ = ["BodyStream", "declared_length", "resumed"]
@@ -76,26 +78,39 @@ class BodyStream:
 
     async def __anext__(self) -> bytes:
         while self._more:
-            if self._receiving:
-                raise CovetError(
-                    "the body cannot be read on: an earlier read of it failed or was cancelled, or is still going on"
-                )
-            self._receiving = True
-            message = await self._message()
-            if message["type"] != "http.request":
-                raise ClientDisconnected(f"the client left after {self.size} bytes of its request's body")
-            chunk: bytes = message.get("body", b"")
-            more: bool = message.get("more_body", False)
-            self.size += len(chunk)
-            if self.size > self._limit or (more and self._announces_too_much()):
-                raise HTTPError(413, f"the request's body is larger than the {self._limit} bytes accepted here")
-            self._receiving = False
-            self._more = more
-            if chunk:
+            if chunk := await self._chunk():
                 return chunk
-            if more:
-                await self._breathe()
         raise StopAsyncIteration
+
+    async def read(self) -> bytes:
+        """All chunks that are left, as one. Raises what iterating raises."""
+        body = b""
+        chunks = []
+        while self._more:
+            body = await self._chunk()
+            chunks.append(body)
+        return body if len(chunks) == 1 else b"".join(chunks)
+
+    async def _chunk(self) -> bytes:
+        """The next message's part of the body, which may be empty."""
+        if self._receiving:
+            raise CovetError(
+                "the body cannot be read on: an earlier read of it failed or was cancelled, or is still going on"
+            )
+        self._receiving = True
+        message = await self._message()
+        if message["type"] != "http.request":
+            raise ClientDisconnected(f"the client left after {self.size} bytes of its request's body")
+        chunk: bytes = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        self.size += len(chunk)
+        if self.size > self._limit or (more and self._announces_too_much()):
+            raise HTTPError(413, f"the request's body is larger than the {self._limit} bytes accepted here")
+        self._receiving = False
+        self._more = more
+        if more and not chunk:
+            await self._breathe()
+        return chunk
 
     def _announces_too_much(self) -> bool:
         headers, self._headers = self._headers, None
@@ -109,10 +124,10 @@ class BodyStream:
         first, self._first = self._first, None
         if first is not None:
             return first
-        waiting, self._started = self._started or self._receive(), None
+        receiving, self._started = self._started or self._receive(), None
         began = monotonic()
         try:
-            return await _within(self._seconds - self._waited, waiting)
+            return await _within(self._seconds - self._waited, receiving)
         except TimeoutError:
             raise self._too_slow() from None
         finally:
@@ -167,23 +182,25 @@ def resumed(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
             return (yield from steps)
 
 
-async def _within(seconds: float, waiting: Awaitable[Message]) -> Message:
+async def _within(seconds: float, receiving: Awaitable[Message]) -> Message:
     """Wait for a message.
 
     Raises:
         TimeoutError: it did not come within `seconds`; the wait for it was cancelled.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = _get_running_loop()
+    if loop is None:
         import anyio
 
         with anyio.fail_after(seconds):
-            return await waiting
-    wait = _Wait(_clock_of(loop), seconds)
+            return await receiving
+    clock = _running.clock
+    if clock is None or clock.loop is not loop:
+        clock = _running.clock = _Clock(loop)
+    wait = _Wait(clock, seconds)
     try:
-        return await waiting
-    except asyncio.CancelledError:
+        return await receiving
+    except CancelledError:
         if wait.end():
             raise TimeoutError from None
         raise
@@ -197,10 +214,10 @@ class _Clock:
     # Seconds between two rings: thousands of slow clients shall not make it ring for each of them.
     REST = 0.1
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.waits: set[_Wait] = set()
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: TimerHandle | None = None
 
     def set(self, when: float) -> None:
         """Ring at `when`, if not before."""
@@ -231,7 +248,7 @@ class _Wait:
     __slots__ = ("cancelled_before", "clock", "deadline", "expired", "task")
 
     def __init__(self, clock: _Clock, seconds: float) -> None:
-        task = asyncio.current_task(clock.loop)
+        task = current_task(clock.loop)
         assert task is not None
         self.clock = clock
         self.task = task
@@ -248,11 +265,10 @@ class _Wait:
         return expired and self.task.uncancel() <= self.cancelled_before
 
 
-_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
+class _Running(local):
+    """The clock of the event loop that runs in this thread."""
+
+    clock: _Clock | None = None
 
 
-def _clock_of(loop: asyncio.AbstractEventLoop) -> _Clock:
-    clock = _clocks.get(loop)
-    if clock is None:
-        clock = _clocks[loop] = _Clock(loop)
-    return clock
+_running = _Running()
