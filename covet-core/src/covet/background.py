@@ -7,9 +7,10 @@ a limit, then cancelled, and those that had to be are named in the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,80 +32,115 @@ class Tasks:
 
     def __init__(self) -> None:
         self._group: anyio.abc.TaskGroup | None = None
-        self._names: dict[int, str] = {}
+        # A task's scope is its own: cancelling those that are late must not cancel what stops after them.
+        self._scopes: dict[anyio.CancelScope, str] = {}
         self._idle = anyio.Event()
-        self._count = 0
+        self._allowed = 0.0
 
     @property
     def running(self) -> bool:
         """Whether tasks can be started."""
         return self._group is not None
 
+    def require_idle(self) -> None:
+        """Make sure that the application may start.
+
+        Raises:
+            CovetError: it runs already.
+        """
+        if self.running:
+            raise CovetError(
+                "the application is running already; share it, or give further test clients `lifespan=False`"
+            )
+
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._scopes)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Tasks can be started in this context; leaving it waits for them, so `drain` first."""
+    async def open(self, seconds: float) -> AsyncIterator[None]:
+        """Tasks can be started in this context. Leaving it waits for them as `drain` does; an error cancels them.
+
+        Raises:
+            CovetError: they run already: an application runs once at a time.
+        """
+        self.require_idle()
         async with task_group() as self._group:
             try:
                 yield
+                await self.drain(seconds)
             finally:
                 self._group = None
 
     def start_soon(self, function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> None:
         """Run a function beside everything else; a plain `def` runs in a worker thread.
 
+        It is not cancelled before shutdown, and then only when the time to finish is over. A thread cannot be
+        cancelled: it is waited for no longer.
+
         Raises:
             CovetError: the application is not running, or is past its shutdown.
         """
         if self._group is None:
             raise CovetError("tasks can be started only while the application runs, between start-up and shutdown")
-        self._count += 1
-        key = self._count
-        label: str = name or getattr(function, "__qualname__", repr(function))
-        self._names[key] = label
-        self._group.start_soon(self._supervise, key, label, partial(function, *args, **kwargs), name=label)
+        label = name if name is not None else str(getattr(function, "__qualname__", function))
+        scope = anyio.CancelScope()
+        self._scopes[scope] = label
+        self._group.start_soon(self._supervise, scope, label, partial(function, *args, **kwargs), name=label)
 
-    async def _supervise(self, key: int, label: str, call: Callable[[], Any]) -> None:
+    async def _supervise(self, scope: anyio.CancelScope, label: str, call: Callable[[], Any]) -> None:
         try:
-            await run(call)
+            with scope:
+                await run(call)
+            if scope.cancelled_caught:
+                logger.warning("the task %s was cancelled at shutdown, after %.1f seconds", label, self._allowed)
         except Exception:
             logger.exception("the task %s failed", label)
         finally:
-            del self._names[key]
-            if not self._names:
+            del self._scopes[scope]
+            if not self._scopes:
                 self._idle.set()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until no task runs, at most `seconds`; then cancel those that still do, and log their names."""
+        """Wait until no task runs, at most `seconds`; then cancel those that still do. Each says so in the log."""
         with anyio.move_on_after(seconds):
-            while self._names:
+            while self._scopes:
                 self._idle = anyio.Event()
                 await self._idle.wait()
-        if self._names and self._group is not None:
-            logger.warning(
-                "cancelled at shutdown after %.1f seconds: %s", seconds, ", ".join(sorted(self._names.values()))
-            )
-            self._group.cancel_scope.cancel()
+        self._allowed = seconds
+        for scope in list(self._scopes):
+            scope.cancel()
 
     def start_after(self, request: Request) -> None:
         """Run what a request left to do, in order, one after the other."""
-        self.start_soon(_run_all, request.tasks, name=f"after {request.method} {request.path}")
+        done = anyio.Event()
+        scope = request.scope
+        # The test client puts lists here: to wait for the work, and to raise its errors in the test.
+        failures: list[Exception] = scope.get("covet.failures", [])
+        self.start_soon(_run_all, request.tasks, failures, done, name=f"after {request.method} {request.path}")
+        scope.get("covet.after", []).append(done)
 
 
-async def _run_all(calls: tuple[Callable[[], Any], ...]) -> None:
-    for call in calls:
-        try:
-            await run(call)
-        except Exception:
-            logger.exception("work after the response failed: %s", getattr(call, "func", call))
+async def _run_all(calls: tuple[Callable[[], Any], ...], failures: list[Exception], done: anyio.Event) -> None:
+    try:
+        for call in calls:
+            try:
+                await run(call)
+            except Exception as error:
+                logger.exception("work after the response failed: %s", getattr(call, "func", call))
+                failures.append(error)
+    finally:
+        done.set()
 
 
 async def run(call: Callable[[], Any]) -> None:
-    """Call a function, in a worker thread unless it is `async def`."""
+    """Call a function, in a worker thread unless it is `async def`; what it returns is awaited if it can be.
+
+    When it is cancelled, a thread is left to itself.
+    """
     if is_coroutine(call):
-        result: Awaitable[Any] = call()
-        await result
+        result = call()
     else:
-        await anyio.to_thread.run_sync(call)
+        # In a tuple, as trio lets no thread return a coroutine.
+        (result,) = await anyio.to_thread.run_sync(lambda: (call(),), abandon_on_cancel=True)
+    if isawaitable(result):
+        await result
