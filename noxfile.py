@@ -47,8 +47,9 @@ def sources() -> list[str]:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Serve the example application, send it requests, and show what it answers."""
-    install(session)
-    session.run("python", "examples/packages/demo.py", *session.posargs)
+    install(session, "demo")
+    # After Ctrl-C the server ends by itself, once it has answered what it was asked.
+    session.run("python", "examples/packages/demo.py", *session.posargs, interrupt_timeout=20.0, terminate_timeout=20.0)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""Every code block of README and documentation runs, in order, page by page, in a directory of its own.
+"""Every code block of the READMEs and the documentation runs, in order, page by page, in a directory of its own.
 
 What a fence may hold, and what is done with it:
 
@@ -49,6 +49,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     ROOT / "README.md",
     *sorted(ROOT.glob("covet-*/README.md")),
+    *sorted(ROOT.glob("examples/**/README.md")),
     *(page for page in sorted(ROOT.glob("docs/**/*.md")) if page.parent.name != "evidence"),
 ]
 PORT = "8000"

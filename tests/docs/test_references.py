@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 import covet
+import covet.events
+import covet.resilience
+import covet.testing
 from covet import hookspecs
 from covet.cli.groups import make_root
 from covet.plugins import PluginManager
@@ -98,6 +101,16 @@ def test_every_error_is_in_the_reference() -> None:
     page = generate.error_reference()
     errors = [name for name in covet.exceptions.__all__ if issubclass(getattr(covet.exceptions, name), Exception)]
     assert all(f"- `{name}`: " in page for name in errors if name != "Fault")
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")]
+    entries = {entry for page in pages for entry in re.findall(r"^::: ([\w.]+)", page, re.MULTILINE)}
+    for package in (covet, covet.testing, covet.resilience, covet.events):
+        for name in package.__all__:
+            home = getattr(getattr(package, name), "__module__", package.__name__)
+            listed = {package.__name__, home} & entries or any(entry.endswith(f".{name}") for entry in entries)
+            assert listed or name == "__version__", f"{package.__name__}.{name} is not in docs/reference/"
 
 
 def test_every_generated_part_stands_in_a_page() -> None:

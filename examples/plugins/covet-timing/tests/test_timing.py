@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from covet import Covet, HTTPError, PluginError
 from covet.testing import TestClient, plugin_sandbox
+
 from covet_timing import Histogram, Timings, plugin
 from covet_timing.commands import timing
 

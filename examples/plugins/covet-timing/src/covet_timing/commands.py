@@ -70,7 +70,8 @@ def fetch(address: str) -> Report:
     except HTTPError as error:
         error.close()
         raise Failure(
-            f"{address} answers {error.code}: is the plugin active there (`covet plugins show timing`), and its path right?"
+            f"{address} answers {error.code}: is the plugin active there, and its path right? "
+            "`covet plugins show timing` tells"
         ) from error
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
