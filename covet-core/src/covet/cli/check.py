@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import click
 
 from covet.cli.groups import command
-from covet.cli.reporting import Failure, print_json, print_table
+from covet.cli.reporting import Failure, aside, print_json, print_table
 from covet.cli.targets import load_application, target_argument
 
 if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.settings import Settings
 
-__all__ = ["Found", "check", "command_collisions", "report"]
+__all__ = ["Found", "broken_commands", "check", "command_collisions", "report"]
 
 
 class Found(NamedTuple):
@@ -40,7 +40,8 @@ def check(target: str | None, strict: bool, as_json: bool) -> None:
 
     The application is imported and built; nothing is started.
     """
-    found = list(_everything(target))
+    with aside():
+        found = list(_everything(target))
     report(found, as_json=as_json, failing=("error", "warning") if strict else ("error",))
 
 
@@ -110,9 +111,21 @@ def command_collisions() -> Iterator[Found]:
     """The commands that two plugins claim, or that Covet has itself."""
     from covet.cli.groups import COMMANDS, available_commands, owner
 
-    for name, claims in available_commands().items():
+    for name, claims in available_commands()[0].items():
         owners = " and ".join(sorted(owner(claim) for claim in claims))
         if name in COMMANDS:
             yield Found("warning", f"command {name}", f"{owners}: Covet has a command of that name, so it is never run")
         elif len(claims) > 1:
             yield Found("error", f"command {name}", f"{owners} both bring it; say who wins: `[plugins] prefer`")
+
+
+def broken_commands() -> Iterator[Found]:
+    """The commands of plugins that cannot be imported."""
+    from covet.cli.groups import COMMANDS, available_commands, load_command
+
+    for name, claims in available_commands()[0].items():
+        if name not in COMMANDS and len(claims) == 1:
+            try:
+                load_command(name, claims)
+            except Failure as failure:
+                yield Found("error", f"command {name}", failure.message.partition("\n")[0])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from covet.cli.groups import EXIT_CODES, Group, command
-from covet.cli.reporting import Failure, note, print_json, print_table
+from covet.cli.reporting import Failure, aside, note, print_json, print_table
 from covet.cli.targets import load_application, target_argument
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = ["config"]
 @click.command(
     "config",
     cls=Group,
+    example="covet config show\ncovet config check",
     table={
         "show": ("covet.cli.config:show", "Show every setting and where it comes from."),
         "check": ("covet.cli.config:check_settings", "Check the settings, those of plugins included."),
@@ -37,7 +38,8 @@ def show(target: str | None, as_json: bool) -> None:
     The application is loaded, for it may bring settings of its own and its plugins theirs; when it cannot be, file and
     environment are shown alone.
     """
-    rows = _settings(target).rows()
+    with aside():
+        rows = _settings(target).rows()
     if as_json:
         print_json([{"key": row.key, "value": row.value, "origin": row.origin} for row in rows])
     else:
@@ -67,5 +69,6 @@ def check_settings() -> None:
     from covet.settings import Settings
 
     settings = Settings.load()
-    Covet(settings).build()
+    with aside():
+        Covet(settings).build()
     click.echo(f"{settings.source or 'the environment'}: nothing is wrong")

@@ -32,6 +32,12 @@ EXIT_CODES = "Exit codes: 0 all went well, 1 a failure or a finding, 2 wrong usa
 TRACEBACK = "covet.traceback"
 
 
+def epilog(example: str, exit_codes: str = EXIT_CODES) -> str:
+    """The end of a command's `--help`: lines to type at a prompt, and what the exit codes mean."""
+    lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
+    return f"\b\nExample:\n{lines}\n\n{exit_codes}"
+
+
 def _remember_traceback(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         context.meta[TRACEBACK] = True
@@ -61,8 +67,7 @@ def command(name: str, *, example: str, exit_codes: str = EXIT_CODES) -> Callabl
     Args:
         example: lines to type at a prompt.
     """
-    lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
-    return click.command(name, cls=_Command, epilog=f"\b\nExample:\n{lines}\n\n{exit_codes}")
+    return click.command(name, cls=_Command, epilog=epilog(example, exit_codes))
 
 
 class Group(click.Group):
@@ -70,12 +75,19 @@ class Group(click.Group):
 
     Args:
         table: name to where a command is (`module:attribute`) and its line in the group's help.
+        example: lines to type at a prompt, for the group's help.
         plugins: whether plugins add commands to this group.
     """
 
-    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], plugins: bool = False, **options: Any) -> None:
-        options.setdefault("epilog", EXIT_CODES)
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        *args: Any,
+        table: Mapping[str, tuple[str, str]],
+        example: str,
+        plugins: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, epilog=epilog(example), **options)
         self.params.append(_traceback_option())
         self._table = table
         self._plugins = plugins
@@ -87,7 +99,9 @@ class Group(click.Group):
     def offered(self) -> dict[str, list[EntryPoint]]:
         """The commands of plugins that take part, by name, without importing any. One name may be claimed twice."""
         if self._offered is None:
-            self._offered = available_commands() if self._plugins else {}
+            self._offered, problem = available_commands() if self._plugins else ({}, None)
+            if problem:
+                note(problem)
         return self._offered
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -105,14 +119,19 @@ class Group(click.Group):
             found: click.Command = getattr(import_module(module), attribute)
             return found
         claims = self.offered.get(cmd_name)
-        return None if claims is None else _load(cmd_name, claims)
+        return None if claims is None else load_command(cmd_name, claims)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the arguments name; suggest the nearest when there is none."""
         name = args[0]
-        if not name.startswith("-") and name not in self._table and name not in self.offered and not ctx.resilient_parsing:
+        if (
+            not name.startswith("-")
+            and name not in self._table
+            and name not in self.offered
+            and not ctx.resilient_parsing
+        ):
             raise click.UsageError(_no_such_command(name, self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
@@ -142,14 +161,15 @@ class Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if ctx.meta.get(TRACEBACK):
+            # A closed pipe is no failure; click ends the program quietly.
+            if ctx.meta.get(TRACEBACK) or isinstance(error, BrokenPipeError):
                 raise
             from covet.exceptions import CovetError
 
             if isinstance(error, CovetError):
                 raise Failure(str(error)) from error
             name = ctx.invoked_subcommand
-            if name in self.offered:
+            if name is not None and name not in self._table and name in self.offered:
                 raise Failure(
                     f"the command {name!r} of {owner(self.offered[name][0])} failed: {type(error).__name__}: {error}\n"
                     f"  `covet --traceback {name} ...` shows where"
@@ -164,26 +184,28 @@ def _no_such_command(name: str, known: list[str]) -> str:
     return f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; `--help` lists them")
 
 
-def available_commands() -> dict[str, list[EntryPoint]]:
+def available_commands() -> tuple[dict[str, list[EntryPoint]], str | None]:
     """The commands of installed plugins by name; those of disabled plugins are left out, and of two claims the one
-    that `[plugins] prefer` names first wins."""
+    that `[plugins] prefer` names first wins.
+
+    Returns:
+        The commands, and why the settings that choose among them could not be read, or None.
+    """
     from covet.plugins import discover_commands
 
     found = discover_commands()
     if not found:
-        return found
+        return found, None
     from covet.cli.selection import Selection
 
     selection = Selection.read()
-    if selection.problem:
-        note(selection.problem)
     plugins = _plugins_by_distribution()
     offered = {}
     for name, claims in found.items():
         active = [claim for claim in claims if _takes_part(plugins.get(_distribution(claim), []), selection)]
         if active:
             offered[name] = _preferred(active, plugins, selection.prefer)
-    return offered
+    return offered, selection.problem
 
 
 def _plugins_by_distribution() -> dict[str, list[str]]:
@@ -211,7 +233,12 @@ def _preferred(claims: list[EntryPoint], plugins: dict[str, list[str]], prefer: 
     return claims
 
 
-def _load(name: str, claims: list[EntryPoint]) -> click.Command:
+def load_command(name: str, claims: list[EntryPoint]) -> click.Command:
+    """Import the command of a plugin.
+
+    Raises:
+        Failure: it cannot be imported, is none, or is claimed twice.
+    """
     if len(claims) > 1:
         owners = " and ".join(sorted(owner(claim) for claim in claims))
         raise Failure(
@@ -244,6 +271,12 @@ def owner(entry_point: EntryPoint) -> str:
     return f"{entry_point.dist.name} {entry_point.dist.version}"
 
 
+def _choose_settings(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        # In the environment, where the processes that serve find it too.
+        os.environ["COVET_SETTINGS"] = value
+
+
 def make_root() -> Group:
     """The root of the tree: `covet`."""
 
@@ -252,12 +285,21 @@ def make_root() -> Group:
         cls=Group,
         table=COMMANDS,
         plugins=True,
+        example="covet new shop\ncovet run --reload\ncovet plugins list",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    @click.option("--settings", metavar="FILE", help="The settings file; by default covet.toml, then pyproject.toml.")
+    @click.option(
+        "--settings",
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        # While the options are read: the settings decide which commands there are.
+        callback=_choose_settings,
+        help="The settings file; by default covet.toml, then pyproject.toml.",
+    )
     @click.version_option(_version(), message="%(prog)s %(version)s")
     @click.pass_context
-    def root(context: click.Context, settings: str | None) -> None:
+    def root(context: click.Context) -> None:
         """Covet: a plugin-based microkernel for asynchronous Python services.
 
         The application is `app:app` in the working directory, unless an argument or `[app] target` in covet.toml says
@@ -265,9 +307,6 @@ def make_root() -> Group:
         """
         if os.environ.get("NO_COLOR"):
             context.color = False
-        if settings is not None:
-            # In the environment, where the processes that serve find it too.
-            os.environ["COVET_SETTINGS"] = settings
 
     assert isinstance(root, Group)
     return root

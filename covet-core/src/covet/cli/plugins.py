@@ -5,13 +5,14 @@ These commands load the plugins themselves and not the application, so that they
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from covet.cli.groups import Group, command
-from covet.cli.reporting import Failure, note, print_json, print_table
+from covet.cli.reporting import Failure, aside, note, print_json, print_table
 
 if TYPE_CHECKING:
     from covet.plugins import PluginManager, PluginRecord
@@ -23,6 +24,7 @@ __all__ = ["plugins"]
 @click.command(
     "plugins",
     cls=Group,
+    example="covet plugins list\ncovet plugins new acme-hello",
     table={
         "list": ("covet.cli.plugins:list_plugins", "List the installed plugins."),
         "show": ("covet.cli.plugins:show", "Show one plugin, with the traceback when it failed."),
@@ -52,21 +54,31 @@ class Loaded:
 
         selection = Selection.read()
         self.problem = selection.problem
+        self.ready = False
+        self._commands = _commands_by_distribution()
         # A Selection has what the manager reads of PluginsSettings, and costs no import of msgspec.
         self.manager = PluginManager(cast("PluginsSettings", selection))
-        self.ready = False
         try:
-            self.manager.load()
-            self.ready = True
-            self._check_settings()
+            self.manager.discover()
         except PluginError as error:
             self.problem = self.problem or str(error)
-        self._commands = _commands_by_distribution()
+            self.manager = PluginManager(cast("PluginsSettings", selection.only(self.manager.records)))
+            self.manager.discover()
+        if selection.problem:
+            # Who knows which plugins the settings were to disable; those are never imported.
+            self.problem = f"{self.problem}; until they can be, no plugin is imported here"
+            return
+        try:
+            with aside():
+                self.manager.load()
+                self.ready = True
+                self._check_settings()
+        except PluginError as error:
+            self.problem = self.problem or str(error)
 
     def _check_settings(self) -> None:
         """Let a plugin fail whose settings do not fit, as it does when an application is built."""
-        schemas = self.manager.call("covet_settings")
-        if not schemas or self.problem:
+        if not self.manager.implementers("covet_settings") or self.problem:
             return
         from covet.exceptions import SettingsError
         from covet.settings import Settings
@@ -76,11 +88,7 @@ class Loaded:
         except SettingsError as error:
             self.problem = str(error)
             return
-        for plugin, schema in schemas:
-            try:
-                settings.claim_plugin(plugin, schema, plugin)
-            except SettingsError as error:
-                self.manager.fail(plugin, error)
+        self.manager.configure(settings)
 
     def provides(self, record: PluginRecord) -> list[str]:
         """The hooks and the commands of a plugin."""
@@ -101,6 +109,11 @@ class Loaded:
             hint = f"did you mean {near[0]!r}?" if near else "`covet plugins list` lists those that are installed"
             raise Failure(f"no plugin is called {name!r}; {hint}")
         return record
+
+    def remark(self) -> None:
+        """Tell of the problem, if there is one, and go on."""
+        if self.problem is not None:
+            note(self.problem)
 
     def end(self) -> None:
         """Tell of the problem, if there is one, and exit with 1 then."""
@@ -181,6 +194,7 @@ def show(name: str, as_json: bool) -> None:
     """Show a plugin: where it comes from, what it provides, why it failed."""
     loaded = Loaded()
     record = loaded.find(name)
+    loaded.remark()
     provides = loaded.provides(record)
     if as_json:
         requires = list(record.requires)
@@ -214,15 +228,18 @@ def show(name: str, as_json: bool) -> None:
 def check(as_json: bool) -> None:
     """Load all plugins and find what is wrong: failed imports, hooks that do not fit, deprecated hooks, settings,
     collisions of routes, commands, dependencies and backends."""
-    from covet.cli.check import Found, command_collisions, report
+    from covet.cli.check import Found, broken_commands, command_collisions, report
 
     loaded = Loaded()
     found = [Found("error", "plugins", loaded.problem)] if loaded.problem else []
     if loaded.ready:
         found += [Found(item.severity, f"plugin {item.plugin}", item.message) for item in loaded.manager.check()]
     found += command_collisions()
-    if not any(item.severity == "error" for item in found):
-        found += _when_composed()
+    with aside():
+        if not any(item.severity == "error" for item in found):
+            found += _when_composed()
+        if loaded.ready:
+            found += broken_commands()
     report(found, as_json=as_json, failing=("error", "warning"))
 
 
@@ -230,14 +247,14 @@ def _when_composed() -> list[Any]:
     """What comes out only when the plugins are put together in an application."""
     from covet.applications import Covet
     from covet.cli.check import Found
-    from covet.exceptions import ConfigurationError, SettingsError
+    from covet.cli.targets import build_application
+    from covet.exceptions import SettingsError
 
     try:
-        Covet().build()
-    except SettingsError as error:
-        return [Found("error", "settings", str(error))]
-    except ConfigurationError as error:
-        return [Found("error", "plugins", str(error))]
+        build_application(Covet(), "of the installed plugins alone")
+    except Failure as failure:
+        subject = "settings" if isinstance(failure.__cause__, SettingsError) else "plugins"
+        return [Found("error", subject, failure.message)]
     return []
 
 
@@ -252,6 +269,7 @@ def hooks(name: str | None, as_json: bool) -> None:
     loaded = Loaded()
     if not loaded.ready:
         loaded.end()
+    loaded.remark()
     rows = [_hook(loaded.manager, hook) for hook in loaded.manager.hook_names()]
     if name is not None:
         rows = [row for row in rows if row["name"] in (name, f"covet_{name}")]
@@ -293,16 +311,16 @@ def new(path: str) -> None:
 
     NAME is the distribution's name, or a path whose last part is.
     """
-    from covet.cli.scaffolding import Names, write_scaffold
+    from covet.cli.scaffolding import Names, last_part, write_scaffold
 
     target = Path(path)
-    names = Names.of_plugin(target.name)
+    names = Names.of_plugin(last_part(path))
     written = write_scaffold("plugin", target, names)
     click.echo(f"Wrote {names.distribution}, with the plugin {names.plugin!r}:")
     for file in written:
         click.echo(f"  {target / file}")
     click.echo(
-        f"\nNext:\n  cd {target}\n  python -m pytest\n  pip install -e .         # installed plugins take part at once\n"
+        f"\nNext:\n  cd {target}\n  python -m pytest\n  pip install -e .        # installed plugins take part at once\n"
         f"  covet plugins show {names.plugin}"
     )
 
@@ -331,6 +349,9 @@ def pin() -> None:
         path = Path("covet.toml")
     write_allow_list(path, names)
     click.echo(f"{path}: {len(names)} plugins may take part: {', '.join(names) or 'none'}")
+    for variable in ("COVET_PLUGINS", "COVET_PLUGINS__ENABLE"):
+        if variable in os.environ:
+            note(f"{variable} is set in the environment, and goes before the file")
     for name in names:
         if before is not None and name not in before:
             click.echo(f"  + {name}")

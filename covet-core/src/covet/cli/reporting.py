@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from typing import IO, Any
 
 import click
 
-__all__ = ["Failure", "describe_error", "note", "print_json", "print_table"]
+__all__ = ["Failure", "aside", "describe_error", "note", "print_json", "print_table"]
 
 
 class Failure(click.ClickException):
@@ -34,6 +35,14 @@ def colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
+def aside() -> AbstractContextManager[Any]:
+    """Let what is printed meanwhile go to standard error.
+
+    An application or a plugin may print when it is imported; standard output is for what was asked for.
+    """
+    return redirect_stdout(sys.stderr)
+
+
 def note(message: str, *, label: str = "Note") -> None:
     """Print a remark to standard error, where it does not disturb what a program reads from standard output."""
     click.secho(f"{label}: ", fg="yellow", nl=False, err=True, color=colour())
@@ -48,8 +57,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under their columns' names: framed on a terminal, else aligned by spaces and never wrapped."""
-    if sys.stdout.isatty():
+    """Print rows of text under their columns' names.
+
+    On a terminal that takes colour there is a frame; elsewhere the columns are aligned by spaces and never wrapped.
+    """
+    if sys.stdout.isatty() and colour() is None:
         _print_framed(columns, rows)
         return
     lines = [list(columns), *([" ".join(cell.split()) for cell in row] for row in rows)]

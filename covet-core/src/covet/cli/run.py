@@ -20,7 +20,9 @@ __all__ = ["run"]
 @command("run", example="covet run --reload\ncovet run shop.web:app --host 0.0.0.0 --workers 4 --pin")
 @target_argument
 @click.option("--host", metavar="ADDRESS", help="The address to listen on; by default 127.0.0.1, this machine only.")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on; 8000 by default, 0 for any free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The port to listen on; 8000 by default, 0 for any free one."
+)
 @click.option("--workers", type=click.IntRange(1, 1024), help="How many processes serve; 1 by default.")
 @click.option("--server", type=click.Choice(["granian", "uvicorn"]), help="The server; granian by default.")
 @click.option("--reload/--no-reload", default=None, help="Start the workers anew when a source file changes.")
@@ -41,11 +43,12 @@ def run(
     """Serve the application until Ctrl-C.
 
     What the options leave open is in the settings, under [server]. The application is built before the server starts:
-    what is wrong with it, or with a plugin, is told at once. More than the allowed time to finish is in
-    `[server] shutdown_timeout`.
+    what is wrong with it, or with a plugin, is told at once. Requests and
+    open streams get `[server] shutdown_timeout` seconds to end, tasks get as long after them.
     """
-    from covet.cli.pinning import can_pin
-    from covet.cli.serving import Plan, ServerName, configure_logging, free_port, prepare, serve
+    from covet.cli.cores import can_pin
+    from covet.cli.serving import Plan, ServerName, free_port, prepare, require_server, serve
+    from covet.logging import configure
 
     if pin and not can_pin():
         raise click.UsageError(f"--pin works on Linux, not on {sys.platform}")
@@ -59,10 +62,12 @@ def run(
     if reload and workers > 1:
         raise click.UsageError("--reload is for development, with one worker; leave out --workers or --reload")
     host = settings.host if host is None else host
+    server_name = cast("ServerName", settings.server if server is None else server)
+    require_server(server_name, reload=reload)
     with ExitStack() as stack:
         plan = Plan(
             target=prepared.target,
-            server=cast("ServerName", settings.server if server is None else server),
+            server=server_name,
             host=host,
             port=free_port(host, settings.port if port is None else port),
             workers=workers,
@@ -70,9 +75,11 @@ def run(
             access_log=settings.access_log if access_log is None else access_log,
             shutdown_timeout=settings.shutdown_timeout,
             verbose=prepared.logging.level == "debug",
-            pin_directory=stack.enter_context(TemporaryDirectory(prefix="covet-run-")) if pin else None,
+            pin=pin,
+            directory=stack.enter_context(TemporaryDirectory(prefix="covet-run-")),
         )
-        configure_logging(prepared.logging, prepared.debug)
+        # The server's own records go to standard error with the application's.
+        configure(prepared.logging, debug=prepared.debug)
         _announce(plan, prepared.debug)
         serve(plan)
 
@@ -83,6 +90,6 @@ def _announce(plan: object, debug: bool) -> None:
 
     assert isinstance(plan, Plan)
     how = [plan.server, f"{plan.workers} worker{'s' if plan.workers > 1 else ''}"]
-    how += [word for word, on in (("pinned", plan.pin_directory), ("reloading", plan.reload), ("debug", debug)) if on]
+    how += [word for word, on in (("pinned", plan.pin), ("reloading", plan.reload), ("debug", debug)) if on]
     click.secho(f"covet {__version__}", bold=True, nl=False, err=True, color=colour())
     click.echo(f" serves {plan.target} on {plan.url} ({', '.join(how)}); Ctrl-C stops it", err=True, color=colour())

@@ -1,12 +1,14 @@
 """Writing projects from the templates beside this module.
 
-A template is a file whose name ends in `.template`; what stands in it as `$name` is replaced. In paths, `__package__` is
-replaced by the package's name and a leading `dot-` by a dot.
+A template is a file whose name ends in `.template`; what stands in it as `$name` is replaced. In paths, `__package__`
+is replaced by the package's name and a leading `dot-` by a dot.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -18,7 +20,7 @@ import click
 
 from covet.cli.reporting import Failure
 
-__all__ = ["Names", "write_scaffold"]
+__all__ = ["Names", "last_part", "write_scaffold"]
 
 # A distribution's name (https://packaging.python.org/specifications/name-normalization/), begun with a letter so that a
 # module may have it.
@@ -58,9 +60,11 @@ class Names:
         Raises:
             click.UsageError: no plugin can be called so.
         """
-        names = cls(_checked(given), re.sub(r"^covet[-_.]+", "", given, flags=re.IGNORECASE) or given)
-        if names.package == "covet" or names.plugin in RESERVED:
-            raise click.UsageError(f"a plugin cannot be called {given!r}: the settings and Covet itself use that name")
+        short = re.sub(r"^covet[-_.]+", "", _checked(given), flags=re.IGNORECASE)
+        names = cls(given, short if _plugin_fault(short, given) is None else given)
+        fault = _plugin_fault(names.plugin, given) or _package_fault(names.package, given)
+        if fault is not None:
+            raise click.UsageError(f"a plugin cannot be called {given!r}: {fault}")
         return names
 
     def values(self) -> dict[str, str]:
@@ -80,13 +84,47 @@ class Names:
         }
 
 
-RESERVED = frozenset({"covet", "enable", "disable", "optional", "prefer"})
+# The keys of [plugins] beside the tables of plugins, and what `plugin_sandbox` has a parameter for.
+RESERVED = frozenset({"enable", "disable", "optional", "prefer", "settings"})
+
+
+def _plugin_fault(plugin: str, distribution: str) -> str | None:
+    """Why a plugin cannot have this name in the settings and on the command line; None when it can."""
+    from importlib.metadata import entry_points
+    from keyword import iskeyword
+
+    from covet.cli.groups import COMMANDS
+
+    name = _identifier(plugin)
+    if not name.isidentifier() or iskeyword(name):
+        return "that is no name for a module of Python"
+    if name in RESERVED:
+        return "the settings use that name"
+    if name in COMMANDS:
+        return f"Covet has a command `{name}` of its own"
+    for entry_point in entry_points(group="covet.plugins", name=name):
+        if entry_point.dist is not None and _identifier(entry_point.dist.name) != _identifier(distribution):
+            return f"{entry_point.dist.name}, which is installed, brings a plugin of that name"
+    return None
+
+
+def _package_fault(package: str, distribution: str) -> str | None:
+    """Why a package cannot have this name; None when it can."""
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    if package in sys.stdlib_module_names:
+        return f"Python has a module {package!r} of its own"
+    found = find_spec(package)
+    # A directory without a module in it, or a plugin of the same name that is to be written anew, is no obstacle.
+    plugins = {_identifier(entry.dist.name) for entry in entry_points(group="covet.plugins") if entry.dist is not None}
+    if found is None or found.origin is None or _identifier(distribution) in plugins:
+        return None
+    return f"there is a module {package!r} already: {found.origin}"
 
 
 def _checked(given: str) -> str:
-    from keyword import iskeyword
-
-    if not NAME.fullmatch(given) or iskeyword(_identifier(given)):
+    if not NAME.fullmatch(given):
         raise click.UsageError(
             f"{given!r} cannot be a project's name: take letters, digits and hyphens, with a letter first, "
             "such as acme-hello"
@@ -96,6 +134,11 @@ def _checked(given: str) -> str:
 
 def _identifier(name: str) -> str:
     return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def last_part(path: str) -> str:
+    """The name of the directory that a path leads to; `.` has one, too."""
+    return Path(os.path.abspath(path)).name if path else ""
 
 
 def write_scaffold(kind: Literal["project", "plugin"], directory: Path, names: Names) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What `covet run` runs: the check before, the servers, and what each worker loads.
+"""What `covet run` runs: the check before, and the servers. What each worker does is in `covet.cli.worker`.
 
 The application is first built in a process of its own, so that whatever is wrong with it is told once and the server
 never starts; and so that the process that starts the workers has none of it imported. Workers are forked on Linux: they
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 
     from covet.settings import LoggingSettings, ServerSettings
 
-__all__ = ["Loader", "Plan", "free_port", "prepare", "serve"]
+__all__ = ["FAILED", "UVICORN_PLAN", "Plan", "Prepared", "free_port", "prepare", "require_server", "serve"]
 
 logger = logging.getLogger("covet.cli")
 
 # How uvicorn's workers learn what they are to load.
 UVICORN_PLAN = "COVET_RUN_PLAN"
+
+# The file by which a worker tells that it could not start.
+FAILED = "failed"
+
+# Seconds that the process which checked the application gets to end.
+CHILD_ENDS_IN = 2.0
 
 ServerName = Literal["granian", "uvicorn"]
 
@@ -43,7 +49,10 @@ class Prepared(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How to serve: the settings with the command's options put over them. `pin_directory` is None without pinning."""
+    """How to serve: the settings with the command's options put over them.
+
+    `directory` is one that the workers share, for what they have to tell each other and the process that started them.
+    """
 
     target: str
     server: ServerName
@@ -54,7 +63,16 @@ class Plan(NamedTuple):
     access_log: bool
     shutdown_timeout: float
     verbose: bool
-    pin_directory: str | None
+    pin: bool
+    directory: str
+
+    @property
+    def ends_in(self) -> float:
+        """Seconds after which a worker that was told to end is killed.
+
+        Requests and streams have the time to end, tasks have it after them, and the rest of the application has some.
+        """
+        return 2 * self.shutdown_timeout + 5
 
     @property
     def url(self) -> str:
@@ -84,7 +102,14 @@ def prepare(target: str | None) -> Prepared:
         answer = receiver.recv()
     except EOFError:
         answer = None
-    child.join()
+    except BaseException:
+        child.kill()
+        raise
+    # What the application's modules have started, a thread for example, may not let the child end.
+    child.join(CHILD_ENDS_IN)
+    if child.is_alive():
+        child.kill()
+        child.join()
     if isinstance(answer, Prepared):
         return answer
     if answer is None:
@@ -102,10 +127,16 @@ class _ChildError(Exception):
 
 
 def _prepare_here(target: str | None, sender: Connection) -> None:
+    import signal
+
     import click
 
     from covet.cli.targets import load_application, settings_target
 
+    # Ctrl-C reaches this process, too; the other one says what there is to say.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What is logged while the application is built, the workers log again.
+    logging.disable(logging.CRITICAL)
     try:
         target = target if target is not None else settings_target()
         app = load_application(target)
@@ -118,6 +149,22 @@ def _prepare_here(target: str | None, sender: Connection) -> None:
         sender.send((error.message, lines, isinstance(error, click.UsageError)))
     finally:
         sender.close()
+
+
+def require_server(server: ServerName, *, reload: bool) -> None:
+    """Refuse to go on without what serves.
+
+    Raises:
+        Failure: the server is not installed, or what it reloads with is not.
+    """
+    extra = {"granian": "server", "uvicorn": "uvicorn"}[server]
+    install = f"`pip install 'covet-core[{extra}]'`"
+    if find_spec(server) is None:
+        other = {"granian": "uvicorn", "uvicorn": "granian"}[server]
+        instead = f", or use the other: `--server {other}`" if find_spec(other) is not None else ""
+        raise Failure(f"{server} is not installed; install it with {install}{instead}")
+    if reload and server == "granian" and find_spec("watchfiles") is None:
+        raise Failure(f"--reload needs watchfiles, which is not installed; install it with {install}")
 
 
 def free_port(host: str, port: int) -> int:
@@ -142,70 +189,15 @@ def free_port(host: str, port: int) -> int:
         import errno
 
         if error.errno == errno.EADDRINUSE:
-            told = f"port {port} of {host} is in use; stop what listens there, or take another: `covet run --port 0` picks a free one"
+            told = (
+                f"port {port} of {host} is in use; stop what listens there, or take another: "
+                "`covet run --port 0` picks a free one"
+            )
         elif error.errno == errno.EACCES:
             told = f"this user may not listen on port {port}; take one above 1023: `covet run --port 8000`"
         else:
             told = f"cannot listen on {host}, port {port}: {error.strerror or error}"
         raise Failure(told) from error
-
-
-# In a worker
-
-
-class Loader:
-    """Gives a worker of granian its application. It can be pickled, for workers that are not forked."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def __call__(self) -> Any:
-        """Load the application."""
-        import signal
-
-        # A forked worker has its parent's handlers until the server sets its own, which is after this. They would
-        # swallow the signal to stop, and the parent would wait for a worker that never heard of it.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return load_in_worker(self.plan)
-
-
-def uvicorn_application() -> Any:
-    """Give a worker of uvicorn its application; uvicorn starts workers by the name of this function."""
-    # uvicorn has one level for all that it logs, and that is for the rest.
-    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    return load_in_worker(Plan(**json.loads(os.environ[UVICORN_PLAN])))
-
-
-def load_in_worker(plan: Plan) -> Any:
-    """Pin the worker, import and build the application, configure logging.
-
-    Raises:
-        SystemExit: with 1, the application cannot be loaded; one message was printed.
-    """
-    from covet.cli.targets import load_application
-
-    core = None
-    if plan.pin_directory is not None:
-        from covet.cli.pinning import pin_worker
-
-        core = pin_worker(plan.pin_directory, plan.workers)
-    try:
-        app = load_application(plan.target)
-    except Failure as failure:
-        failure.show()
-        sys.exit(1)
-    configure_logging(app.settings.logging, app.settings.app.debug)
-    if core is not None:
-        logger.info("worker %d runs on core %d", os.getpid(), core)
-    return app
-
-
-def configure_logging(settings: LoggingSettings, debug: bool) -> None:
-    """Let every log record go to standard error as the settings say; the server's own go there with them."""
-    from covet.logging import configure
-
-    configure(settings, debug=debug)
 
 
 # The servers
@@ -215,14 +207,8 @@ def serve(plan: Plan) -> None:
     """Serve until told to stop.
 
     Raises:
-        Failure: the server is not installed.
         SystemExit: with 1, a worker could not start.
     """
-    if find_spec(plan.server) is None:
-        extra = "server" if plan.server == "granian" else plan.server
-        other = {"granian": "uvicorn", "uvicorn": "granian"}[plan.server]
-        instead = f", or use the other: `--server {other}`" if find_spec(other) is not None else ""
-        raise Failure(f"{plan.server} is not installed; install it with `pip install 'covet-core[{extra}]'`{instead}")
     {"granian": _serve_with_granian, "uvicorn": _serve_with_uvicorn}[plan.server](plan)
 
 
@@ -234,6 +220,8 @@ def _serve_with_granian(plan: Plan) -> None:
     from granian.constants import Interfaces
     from granian.log import LogLevels
 
+    from covet.cli.worker import Loader
+
     server = Granian(
         plan.target,
         address=plan.host,
@@ -244,7 +232,7 @@ def _serve_with_granian(plan: Plan) -> None:
         reload_filter=_source_filter() if plan.reload else None,
         reload_ignore_worker_failure=True,
         respawn_failed_workers=True,
-        workers_kill_timeout=ceil(plan.shutdown_timeout) + 5,
+        workers_kill_timeout=ceil(plan.ends_in),
         log_access=plan.access_log,
         log_level=LogLevels.info if plan.verbose else LogLevels.warning,
         log_dictconfig={
@@ -280,21 +268,28 @@ def _source_filter() -> Any:
 
 
 def _serve_with_uvicorn(plan: Plan) -> None:
+    import signal
     from math import ceil
 
     import uvicorn
 
+    def end(number: int, frame: object) -> None:
+        sys.exit(0)
+
+    # uvicorn sends itself the signal again that it has ended for.
+    signal.signal(signal.SIGTERM, end)
     os.environ[UVICORN_PLAN] = json.dumps(plan._asdict())
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     try:
         uvicorn.run(
-            "covet.cli.serving:uvicorn_application",
+            "covet.cli.worker:uvicorn_application",
             factory=True,
             host=plan.host,
             port=plan.port,
             workers=plan.workers,
             reload=plan.reload,
             reload_includes=["*.toml"] if plan.reload and find_spec("watchfiles") else None,
+            interface="asgi3",
             access_log=plan.access_log,
             log_config=None,
             log_level="info" if plan.verbose else "warning",
@@ -302,6 +297,9 @@ def _serve_with_uvicorn(plan: Plan) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=ceil(plan.shutdown_timeout),
         )
-    except SystemExit as end:
+    except SystemExit as ended:
         # uvicorn has its own exit code for a failed start.
-        sys.exit(1 if end.code else 0)
+        sys.exit(1 if ended.code else 0)
+    if plan.workers > 1 and os.path.exists(os.path.join(plan.directory, FAILED)):
+        # For a failed start of several workers it has none.
+        sys.exit(1)

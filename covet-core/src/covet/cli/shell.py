@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from code import InteractiveConsole
+from collections.abc import Callable
+from functools import partial
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["shell"]
 
 
-@command("shell", example="covet shell\ncovet shell -c 'print(len(app.routes))'\necho 'app.url_for(\"index\")' | covet shell")
+@command(
+    "shell", example="covet shell\ncovet shell -c 'print(len(app.routes))'\necho 'app.url_for(\"index\")' | covet shell"
+)
 @target_argument
 @click.option("-c", "--command", "code", metavar="CODE", help="Run this instead of asking; `await` works in it.")
 @click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", help="The event loop.")
@@ -49,17 +53,15 @@ async def _run(app: Covet, code: str | None) -> int:
     import anyio
     from anyio import from_thread, to_thread
 
+    ended = 0
     async with app.running(), anyio.create_task_group() as group:
         console = Console({"app": app, "__name__": "__console__", "__doc__": None}, from_thread.run)
+        run: Callable[[], int] = console.converse if code is None else partial(console.run_once, code)
         if code is None:
             group.start_soon(console.watch_interrupts)
-            run = console.converse
-        else:
-            run = console.run_once
-        try:
-            return await to_thread.run_sync(run, code or "", abandon_on_cancel=True)
-        finally:
-            group.cancel_scope.cancel()
+        ended = await to_thread.run_sync(run, abandon_on_cancel=True)
+        group.cancel_scope.cancel()
+    return ended
 
 
 class Console(InteractiveConsole):
@@ -75,7 +77,7 @@ class Console(InteractiveConsole):
         self._failed = False
         self._exit: SystemExit | None = None
 
-    def converse(self, _: str) -> int:
+    def converse(self) -> int:
         """Ask for statements until the end of the input; the exit code."""
         interactive = sys.stdin.isatty()
         if interactive:
@@ -117,7 +119,7 @@ class Console(InteractiveConsole):
             # The first frame is this module's.
             try:
                 raise error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - it is shown
                 self.showtraceback()
 
     async def _execute(self, code: CodeType) -> BaseException | None:
@@ -126,12 +128,12 @@ class Console(InteractiveConsole):
 
         with anyio.CancelScope() as self._running:
             try:
-                result = FunctionType(code, self.locals)()  # type: ignore[arg-type]
+                result = FunctionType(code, self.locals)()
                 if hasattr(result, "__await__"):
                     await result
             except anyio.get_cancelled_exc_class():
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is handed over
                 return error
         return KeyboardInterrupt() if self._running.cancelled_caught else None
 

@@ -137,5 +137,5 @@ def _file_of(module: ModuleType) -> str:
     file = getattr(module, "__file__", None)
     if file is None:
         return f"the module {module.__name__}"
-    near = os.path.relpath(file)
-    return file if near.startswith(os.pardir) else near
+    near: str = os.path.relpath(file)
+    return str(file) if near.startswith(os.pardir) else near
