@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from covet.exceptions import ClientDisconnected, ConfigurationError, HTTPError, RouteError
+from covet.exceptions import ClientDisconnected, ConfigurationError, CovetError, HTTPError, RouteError
 from covet.routing import CONVERTERS, Converter, Mount, Route, Router, WebSocketRoute
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class Covet:
         self._error_handlers: dict[type[BaseException] | int, ErrorHandler] = {}
         self._overrides: dict[Any, Any] = {}
         self._build: Build | None = None
+        self._building = RLock()
+        self._loading = False
+        self._ready = False
         self._closed = False
         self._settings: Settings | None = None
         self._state: State | None = None
@@ -274,7 +278,7 @@ class Covet:
         return self.built.renderer
 
     @property
-    def response_headers(self) -> list[tuple[bytes, bytes]]:
+    def response_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The constant headers that plugins add to every response."""
         return self.built.response_headers
 
@@ -320,13 +324,30 @@ class Covet:
     def build(self) -> None:
         """Load the plugins, check everything, compile the request path. Does nothing the second time.
 
+        Safe to call from several threads: one of them builds, the others wait for it.
+
         Raises:
             ConfigurationError: of the kind that says what is wrong: settings, a plugin, a route, a handler.
         """
-        if self._build is None:
-            from covet.builder import build
+        if self._ready:
+            return
+        from covet.builder import build
 
-            build(self)
+        # Reentrant, for a plugin may ask for `app.built` while it is set up.
+        with self._building:
+            if self._build is not None:
+                return
+            if self._loading:
+                raise ConfigurationError(
+                    "the application was asked what it consists of while its plugins were being loaded; a plugin asks "
+                    "in covet_setup or later"
+                )
+            self._loading = True
+            try:
+                build(self)
+                self._ready = True
+            finally:
+                self._loading = False
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Run the application without a server: its lifespan, with this application as the ambient one."""
@@ -385,17 +406,29 @@ class Covet:
             from covet.lifespan import serve_lifespan
 
             await serve_lifespan(self, receive, send)
-        else:
-            await self.built.entry(scope, receive, send)
+            return
+        if not self._ready:
+            from covet.concurrency import in_thread
+
+            # The server ran no lifespan. Building imports plugins, which blocks, and the loop has others to serve.
+            await in_thread(self.build)
+        await self.built.entry(scope, receive, send)
 
     # Called by the compiled request path
 
-    async def deliver(self, response: Response, scope: Any, receive: Any, send: Any) -> None:
-        """Send a response, with the constant headers that it does not set itself."""
-        headers = response.headers
-        for name, value in self.built.response_headers:
-            if all(name != own for own, _ in headers.raw):
-                headers.raw.append((name, value))
+    async def deliver(self, response: Response, scope: Any, receive: Any, send: Any) -> Response:
+        """Send a response, with the constant headers that it does not set itself.
+
+        Returns:
+            The response that was sent: what a deferred one turned out to be, or the error in its place.
+
+        Raises:
+            ClientDisconnected: the client has left.
+            Exception: what the response raised while it was sent; too late to answer anything else.
+        """
+        self._complete_headers(response)
+        if response.deferred:
+            response = await self._resolve(response, scope)
 
         async def checked_send(message: Any) -> None:
             # What the response itself raises as OSError, a missing file for example, is something else.
@@ -404,7 +437,33 @@ class Covet:
             except OSError as error:
                 raise ClientDisconnected("the client left before its response was sent") from error
 
-        await response(scope, receive, checked_send)
+        try:
+            await response(scope, receive, checked_send)
+        except OSError as error:
+            raise CovetError(f"{response!r} failed while it was sent: {type(error).__name__}: {error}") from error
+        return response
+
+    def _complete_headers(self, response: Response) -> None:
+        headers = response.headers
+        for name, value in self.built.response_headers:
+            if all(name != own for own, _ in headers.raw):
+                headers.raw.append((name, value))
+
+    async def _resolve(self, response: Response, scope: Any) -> Response:
+        from covet.context import current_request
+        from covet.files import carry_over
+
+        try:
+            return await response.resolve(scope)
+        except Exception as error:  # noqa: BLE001 - it becomes a response
+            request: Any = current_request()
+            tasks = request.tasks
+            refusal = await self.recover(request, error)
+            # The handler has done its work, and this is not its error: what it left to do is done.
+            request.tasks = tasks
+            carry_over(response.headers, refusal)
+            self._complete_headers(refusal)
+            return refusal
 
     async def answer_error(self, request: Request, error: Exception) -> Response:
         """The response for an error that somebody handles, or that is an HTTPError.

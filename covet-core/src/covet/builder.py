@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from covet.background import Tasks
-from covet.collisions import APPLICATION, settle
+from covet.collisions import APPLICATION, KERNEL, settle
 from covet.encoding import Renderer
 from covet.endpoints import compile_caller, compile_endpoint, websocket_endpoint
-from covet.exceptions import ClientDisconnected, ConfigurationError, HTTPError, PluginError, RouteError
+from covet.exceptions import ClientDisconnected, HTTPError, PluginError, RouteError
 from covet.lifespan import Drain
 from covet.lookup import RouteTable
 from covet.middleware import ASGIMiddleware, Middleware, in_order
 from covet.pipeline import Pipeline
-from covet.plugins import PluginManager
+from covet.plugins import PluginManager, name_plugins
 from covet.problems import render_error, render_traceback
 from covet.responses import Response
 from covet.routing import Mount, Route, Router, Template, WebSocketRoute
+from covet.secrets import BUILTIN_PROVIDERS
 from covet.settings import Settings
 from covet.signatures import analyse, is_coroutine
 from covet.storage import StorageRegistry
@@ -33,6 +35,9 @@ logger = logging.getLogger("covet.application")
 
 Entry = Route | WebSocketRoute | Mount
 ANY = "*"
+# RFC 9110 sections 5.1 and 5.5: a header's name is a token; its value has no control characters.
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+UNSENDABLE = re.compile(r"[^\t -~\x80-\xff]")
 
 
 class CompiledHooks:
@@ -60,7 +65,7 @@ class Build:
         self.routes: tuple[Entry, ...] = ()
         self.names: dict[str, Entry] = {}
         self.providers: dict[Any, Any] = {}
-        self.response_headers: list[tuple[bytes, bytes]] = []
+        self.response_headers: tuple[tuple[bytes, bytes], ...] = ()
         self.error_handlers: dict[type[BaseException] | int, Callable[..., Awaitable[Any]]] = {}
         self.tables: dict[str, RouteTable[Any]] = {}
         self.websockets: RouteTable[Any] = RouteTable()
@@ -76,9 +81,11 @@ class Build:
         """Find the route of a request or WebSocket and serve it."""
         path = route_path(scope)
         if scope["type"] == "websocket":
-            found = self.websockets.find(path)
+            found = self.websockets.find(path) if len(path) <= self.settings.limits.max_target_bytes else None
             if found is None:
-                await send({"type": "websocket.close", "code": 1000, "reason": "no route"})
+                from covet.websockets import WebSocket, refuse_unknown
+
+                await refuse_unknown(WebSocket(scope, receive, send, self.app))
                 return
         else:
             limits = self.settings.limits
@@ -182,12 +189,13 @@ def build(app: Covet) -> None:
     manager = PluginManager(
         settings.plugins,
         names=None if isinstance(app._installed_plugins, bool) else app._installed_plugins,
-        extra=_named(app._given_plugins),
+        extra=name_plugins(app._given_plugins),
         installed=app._installed_plugins is not False,
     )
     manager.load()
     made = Build(app, settings, manager)
     app._build = made
+    forget = _forgetting(app)
     try:
         _configure(app, made)
         app._closed = True
@@ -197,54 +205,57 @@ def build(app: Covet) -> None:
         app._build = None
         app._closed = False
         app._tables = {}
+        forget()
         raise
 
 
-def _named(plugins: Any) -> dict[str, object]:
-    if isinstance(plugins, Mapping):
-        return dict(plugins)
-    named: dict[str, object] = {}
-    for plugin in plugins:
-        name = getattr(plugin, "__name__", None) or type(plugin).__name__
-        named[name.rpartition(".")[2]] = plugin
-    return named
+def _forgetting(app: Covet) -> Callable[[], None]:
+    """A function that takes back what plugins declare from now on, so that a build that failed can be tried again."""
+    declared = (app._router._entries, app._layers, app.lifespans)
+    provided = (app._providers, app._error_handlers)
+    before = [list(entries) for entries in declared], [dict(entries) for entries in provided]
+
+    def forget() -> None:
+        for entries, kept in zip(declared, before[0], strict=True):
+            entries[:] = kept  # type: ignore[index]
+        for mapping, kept_mapping in zip(provided, before[1], strict=True):
+            mapping.clear()
+            mapping.update(kept_mapping)
+
+    return forget
 
 
 def _configure(app: Covet, made: Build) -> None:
-    """Give each plugin its settings, then let it set itself up."""
+    """Give each plugin and storage its settings, then let the plugins set themselves up."""
     settings, manager = made.settings, made.plugins
-    for name, schema in [(c.plugin, c.value) for c in manager.call("covet_settings")]:
-        try:
-            settings.claim_plugin(name, schema, name)
-        except ConfigurationError as error:
-            manager.fail(name, error)
+    manager.configure(settings)
     manager.require_usable()
     settings.finish(
-        [name for name, record in manager.records.items() if record.state in ("active", "builtin")],
-        [name for name, record in manager.records.items() if record.state not in ("active", "builtin")],
+        [name for name, record in manager.records.items() if record.usable],
+        [name for name, record in manager.records.items() if not record.usable],
     )
-    providers = [(scheme, c.plugin, f) for c in manager.call("covet_secret_providers") for scheme, f in c.value.items()]
+    made.hooks = CompiledHooks(manager)
+    providers = [(scheme, KERNEL, function) for scheme, function in BUILTIN_PROVIDERS.items()]
+    for c in manager.call("covet_secret_providers"):
+        providers += [(scheme, c.plugin, function) for scheme, function in c.value.items()]
     settled = settle("the secret provider", providers, settings.plugins.prefer)
     settings.resolve_secrets({scheme: function for scheme, (_, function) in settled.items()})
+    backends = manager.call("covet_storage_backends")
+    made.storage = StorageRegistry.build(
+        settings, [(scheme, c.plugin, backend) for c in backends for scheme, backend in c.value.items()]
+    )
     manager.call("covet_setup", app=app)
 
 
 def _compose(app: Covet, made: Build) -> None:
     """Collect what the application and the plugins contribute, check it, and freeze it."""
     manager, prefer = made.plugins, made.settings.plugins.prefer
-    made.hooks = CompiledHooks(manager)
     made.renderer = Renderer(
         _settled("the encoder of", made, "covet_encoders", {}, name=lambda type_: type_.__qualname__)
     )
-    made.storage = StorageRegistry.build(
-        made.settings,
-        [(scheme, c.plugin, backend) for c in manager.call("covet_storage_backends") for scheme, backend in c.value.items()],
+    made.response_headers = tuple(
+        _header(c.plugin, header) for c in manager.call("covet_response_headers", app=app) for header in c.value
     )
-    made.response_headers = [
-        (name.lower().encode("ascii"), value.encode("latin-1"))
-        for c in manager.call("covet_response_headers", app=app)
-        for name, value in c.value
-    ]
     made.providers = _settled("the dependency type", made, "covet_dependencies", app._providers, app=app)
     handlers = _settled("the exception handler of", made, "covet_exception_handlers", app._error_handlers, app=app)
     made.error_handlers = {error: _awaitable(handler) for error, handler in handlers.items()}
@@ -263,6 +274,17 @@ def _compose(app: Covet, made: Build) -> None:
     made.routes = _routes(app, made, prefer)
     for route in made.routes:
         made.names.setdefault(route.name, route)
+
+
+def _header(plugin: str, header: Any) -> tuple[bytes, bytes]:
+    """A constant response header that a plugin contributes, as it is sent."""
+    match header:
+        case (str(name), str(value)) if TOKEN.fullmatch(name) and not UNSENDABLE.search(value):
+            return name.lower().encode("ascii"), value.encode("latin-1")
+    raise PluginError(
+        f"plugin {plugin!r}: covet_response_headers returned {header!r}, and a name and a value of one line of Latin-1 "
+        "text were expected"
+    )
 
 
 def _settled(
@@ -320,7 +342,8 @@ def _without_losers(entries: list[Entry], claims: list[Any], prefer: list[str]) 
     for (method, _), claimants in by_key.items():
         if len({owner for owner, _ in claimants}) > 1:
             path = claimants[0][1].path
-            winner, _ = settle("the route", [(f"{method} {path}", o, e) for o, e in claimants], prefer)[f"{method} {path}"]
+            key = f"{method} {path}"
+            winner, _ = settle("the route", [(key, owner, entry) for owner, entry in claimants], prefer)[key]
             losers |= {id(entry) for owner, entry in claimants if owner != winner}
         elif len(claimants) > 1:
             first, second = claimants[:2]
@@ -344,7 +367,7 @@ def compile_routes(app: Covet, made: Build) -> None:
         if isinstance(route, WebSocketRoute):
             websockets.add(route.template, websocket_endpoint(app, route, plan))
             continue
-        direct = made.pipeline.empty and not route.middleware and not any(s.scope == "request" for s in plan.steps)
+        direct = made.pipeline.direct and not route.middleware and not any(s.scope == "request" for s in plan.steps)
         for method in route.methods:
             tables[method].add(route.template, _endpoint(app, made, route, direct))
         if "GET" in route.methods and route.template.shape() not in own_heads:
@@ -392,6 +415,8 @@ def _mount(
         return child
 
     async def pass_on(scope: Any, receive: Any, send: Any, values: tuple[Any, ...]) -> None:
+        if made.response_headers and scope["type"] == "http":
+            send = _with_headers(send, made.response_headers)
         await mount.app(child_scope(scope), receive, send)
 
     endpoint: Any = pass_on
@@ -403,3 +428,16 @@ def _mount(
         for table in tables.values():
             table.add_fallback(Template(path), endpoint)
         websockets.add_fallback(Template(path), pass_on)
+
+
+def _with_headers(send: Any, constant: Sequence[tuple[bytes, bytes]]) -> Any:
+    """A send that adds the constant headers which a mounted application does not set itself."""
+
+    async def send_with_headers(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            own = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+            names = {name.lower() for name, _ in own}
+            message = {**message, "headers": [*own, *(pair for pair in constant if pair[0] not in names)]}
+        await send(message)
+
+    return send_with_headers

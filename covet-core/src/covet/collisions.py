@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from covet.exceptions import PluginError
 
@@ -12,7 +12,9 @@ __all__ = ["settle"]
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+# Owners that are no plugins, as `[plugins] prefer` names them.
 APPLICATION = "application"
+KERNEL = "covet"
 
 
 def settle(
@@ -22,30 +24,32 @@ def settle(
 
     Args:
         what: the kind of thing, for the message, such as `the storage scheme`.
-        claims: key, owner (a plugin's name or `application`) and value, in plugin order.
+        claims: key, owner (a plugin's name, `application` or `covet`) and value, in plugin order.
         prefer: the owners that win a collision, the first listed before the others: `[plugins] prefer`.
         name: how a key is written in the message.
 
     Raises:
-        PluginError: two claim one key and the settings prefer neither; it names both.
+        PluginError: several claim one key and the settings prefer none, which it names; or one claims it twice.
     """
-    settled: dict[K, tuple[str, Any]] = {}
+    claimants: dict[K, list[tuple[str, V]]] = {}
     for key, owner, value in claims:
-        if key not in settled:
-            settled[key] = (owner, value)
-            continue
-        other = settled[key][0]
-        ranked = [candidate for candidate in prefer if candidate in (owner, other)]
-        if owner == other or not ranked:
-            both = f"{_called(other)} and {_called(owner)}" if owner != other else f"{_called(owner)}, twice"
+        claimants.setdefault(key, []).append((owner, value))
+    settled: dict[K, tuple[str, V]] = {}
+    for key, claimed in claimants.items():
+        owners = [owner for owner, _ in claimed]
+        winner = next((owner for owner in prefer if owner in owners), None) if len(set(owners)) > 1 else owners[0]
+        won = [(owner, value) for owner, value in claimed if owner == winner]
+        if not won:
+            called = [_called(owner) for owner in dict.fromkeys(owners)]
             raise PluginError(
-                f"{what} {name(key)} is claimed by {both}; disable one, or say which one wins with "
-                f'`[plugins] prefer = ["{owner}"]`'
+                f"{what} {name(key)} is claimed by {', '.join(called[:-1])} and {called[-1]}; disable one, or say "
+                f'which one wins with `[plugins] prefer = ["{owners[-1]}"]`'
             )
-        if ranked[0] == owner:
-            settled[key] = (owner, value)
+        if len(won) > 1:
+            raise PluginError(f"{what} {name(key)} is claimed by {_called(won[0][0])}, twice; let it claim it once")
+        settled[key] = won[0]
     return settled
 
 
 def _called(owner: str) -> str:
-    return "the application" if owner == APPLICATION else f"the plugin {owner!r}"
+    return {APPLICATION: "the application", KERNEL: "Covet itself"}.get(owner, f"the plugin {owner!r}")

@@ -52,10 +52,11 @@ def covet_settings() -> type:
 def covet_hookspecs() -> Iterable[object]:
     """Bring hook specifications of the plugin's own, for plugins of the plugin.
 
-    When: while plugins are loaded, before implementations are checked.
+    When: while plugins are loaded, before any implementation is checked, wherever the plugin stands in the order.
     By whom: the kernel.
     Returns: modules or objects with functions marked `@covet.hookspec`.
-    On failure: the plugin is recorded as failed.
+    On failure: the plugin is recorded as failed; so is one that specifies a hook that there is already. A plugin that
+    implements such a hook and works without its owner marks it with `@covet.hookimpl(optionalhook=True)`.
 
     Example:
 
@@ -75,10 +76,11 @@ def covet_hookspecs() -> Iterable[object]:
 def covet_setup(app: Covet) -> None:
     """Set the plugin up for an application: what no other hook has a place for.
 
-    When: while the application is built, after all settings were checked and secrets resolved.
+    When: while the application is built, after all settings were checked and secrets resolved; `app.storage` is there,
+    not open yet.
     By whom: the kernel, in plugin order.
     Returns: nothing. The application may still be added to: `app.state`, `app.provide`, routes.
-    On failure: the application does not start; the error names the plugin.
+    On failure: the application does not start; the error names the plugin. What was added is taken back.
 
     Example:
 
@@ -222,7 +224,7 @@ def covet_openapi(app: Covet, document: dict[str, Any]) -> None:
     """Change the OpenAPI document: security schemes, servers, tags.
 
     When: when the document is first asked for.
-    By whom: the plugin that makes the document.
+    By whom: the plugin that makes the document, in plugin order.
     Returns: nothing; the document is changed in place.
     On failure: the request for the document fails.
 
@@ -257,10 +259,13 @@ def covet_storage_backends() -> Mapping[str, StorageBackend]:
 def covet_secret_providers() -> Mapping[str, Callable[[str], str]]:
     """Contribute ways to resolve references to secrets, beside `env:` and `file:`.
 
-    When: while the application is built, before `covet_setup`.
+    When: while the application is built, before storages are made and `covet_setup` is called.
     By whom: the kernel.
-    Returns: scheme to a function from what stands behind the colon to the secret.
-    On failure: the application does not start; the message names the key and the reference, not the value.
+    Returns: scheme to a function from what stands behind the colon to the secret. A scheme is lower-case letters,
+    digits, `_` and `-`, at least two.
+    On failure: the application does not start; the message names the key and the reference, not the value. Two owners
+    of one scheme, Covet being that of `env` and `file`, are an error that names both, unless `[plugins] prefer` says
+    which one wins.
 
     Example:
 
@@ -319,7 +324,7 @@ async def covet_draining(app: Covet) -> None:
     When: at the beginning of shutdown.
     By whom: the kernel.
     Returns: nothing.
-    On failure: the error is logged, and shutdown goes on.
+    On failure: the error is logged; other plugins hear of it all the same, and shutdown goes on.
 
     Example:
 
@@ -374,7 +379,7 @@ async def covet_request_failed(request: Request, error: Exception) -> None:
     When: after it was logged, before the response is sent.
     By whom: the kernel, in plugin order.
     Returns: nothing.
-    On failure: the error of the hook is logged.
+    On failure: the error of the hook is logged; other plugins hear of it all the same.
 
     Example:
 
@@ -391,7 +396,7 @@ async def covet_request_finished(request: Request, response: Response, duration:
     When: after its last byte was handed to the server; not when the request was cancelled.
     By whom: the kernel, in plugin order.
     Returns: nothing. `duration` is in seconds.
-    On failure: the error of the hook is logged.
+    On failure: the error of the hook is logged; other plugins hear of it all the same.
 
     Example:
 
@@ -410,8 +415,8 @@ def covet_event(event: object) -> None:
 
     When: as it happens. Without any implementation no event is even built.
     By whom: the kernel and plugins, through `app.emit`.
-    Returns: nothing. It must not block.
-    On failure: the error is logged.
+    Returns: nothing. It is a plain `def` that does not block.
+    On failure: the error is logged; other plugins hear of it all the same.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Plugins: found through entry points, ordered, loaded one by one, each failure recorded.
+"""The plugins of an application: chosen, put in order, loaded one by one, each failure recorded.
 
 Discovery imports nothing. Loading imports what the settings leave enabled, each plugin guarded: one that fails leaves
 nothing registered and is recorded with its traceback, so that `covet plugins list` always works. Serving is strict:
@@ -7,95 +7,46 @@ nothing registered and is recorded with its traceback, so that `covet plugins li
 
 from __future__ import annotations
 
-import traceback
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from covet.collisions import APPLICATION
+from covet.collisions import KERNEL as COVET
+from covet.discovery import (
+    GROUP,
+    KERNEL,
+    PluginRecord,
+    accepts,
+    applies,
+    describe,
+    discover_commands,
+    find_entry_points,
+    make_record,
+    name_plugins,
+    normalized,
+    required_name,
+    where,
+)
 from covet.exceptions import PluginError
+from covet.ordering import in_order, neighbours
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+    from importlib.metadata import EntryPoint
 
     import pluggy
 
     from covet.hooks import Contribution
-    from covet.settings import PluginsSettings
+    from covet.settings import PluginsSettings, Settings
 
-__all__ = ["Finding", "PluginManager", "PluginRecord", "discover_commands"]
+__all__ = ["Finding", "PluginManager", "PluginRecord", "discover_commands", "name_plugins"]
 
-GROUP = "covet.plugins"
-COMMANDS = "covet.commands"
-KERNEL = "covet-core"
+logger = logging.getLogger("covet.plugins")
 
-PluginState = Literal["builtin", "active", "disabled", "failed", "incompatible"]
-
-
-class PluginRecord:
-    """What is known of a plugin.
-
-    Attributes:
-        name: the name of its entry point.
-        version, distribution, summary: of the distribution that brings it; empty for an object given in code.
-        state: `builtin` (active, of the kernel's own distribution), `active`, `disabled`, `failed` or `incompatible`.
-        provides: the hooks it implements, without their prefix, and its commands.
-        error: what went wrong, in one line.
-        traceback: the traceback of that, for `covet plugins show`.
-        import_seconds: how long importing it took; None when it was not imported.
-        entry_point: `module:attribute`.
-        requires: the requirements of its distribution.
-        optional: whether the start goes on without it.
-    """
-
-    __slots__ = (
-        "distribution", "entry_point", "error", "import_seconds", "name", "optional", "provides", "requires", "state",
-        "summary", "traceback", "version",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        distribution: str = "",
-        version: str = "",
-        summary: str = "",
-        entry_point: str = "",
-        requires: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.distribution = distribution
-        self.version = version
-        self.summary = summary
-        self.entry_point = entry_point
-        self.requires = requires
-        self.state: PluginState = "builtin" if normalized(distribution) == KERNEL else "active"
-        self.provides: tuple[str, ...] = ()
-        self.error: str | None = None
-        self.traceback: str | None = None
-        self.import_seconds: float | None = None
-        self.optional = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether it takes part."""
-        return self.state in ("builtin", "active")
-
-    @property
-    def called(self) -> str:
-        """Its name with what brings it, for messages."""
-        return f"{self.name!r}" + (f" (of {self.distribution} {self.version})" if self.distribution else "")
-
-    def fail(self, error: BaseException | str, state: PluginState = "failed") -> None:
-        """Record a failure."""
-        self.state = state
-        if isinstance(error, str):
-            self.error, self.traceback = error, None
-        else:
-            self.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            self.traceback = "".join(traceback.format_exception(error))
-
-    def __repr__(self) -> str:
-        return f"<PluginRecord {self.name} {self.state}>"
+# What `[plugins]` itself holds, so that no plugin can have its table [plugins.NAME] there.
+RESERVED = frozenset({"enable", "disable", "optional", "prefer"})
 
 
 class Finding:
@@ -105,7 +56,7 @@ class Finding:
 
     def __init__(self, plugin: str, severity: Literal["error", "warning"], message: str) -> None:
         self.plugin = plugin
-        self.severity = severity
+        self.severity: Literal["error", "warning"] = severity
         self.message = message
 
     def __repr__(self) -> str:
@@ -120,9 +71,6 @@ class PluginManager:
         names: only these entry points are looked at; None for all.
         extra: further plugins by name: modules or objects, as code gives them to `Covet(plugins=...)`.
         installed: whether entry points are looked at.
-
-    Attributes:
-        records: what is known of each plugin, by name, in plugin order once loaded.
     """
 
     def __init__(
@@ -134,13 +82,21 @@ class PluginManager:
         installed: bool = True,
     ) -> None:
         self.settings = settings
-        self.records: dict[str, PluginRecord] = {}
+        self._records: dict[str, PluginRecord] = {}
         self._names = names
         self._extra = dict(extra or {})
         self._installed = installed
+        self._discovered = False
         self._entry_points: dict[str, EntryPoint] = {}
         self._objects: dict[str, Any] = {}
+        # Hooks that plugins specify, and who does.
+        self._specified: dict[str, str] = {}
         self._manager: pluggy.PluginManager | None = None
+
+    @property
+    def records(self) -> Mapping[str, PluginRecord]:
+        """What is known of each plugin, by name; in plugin order once loaded, those that take no part behind."""
+        return MappingProxyType(self._records)
 
     # Finding
 
@@ -150,42 +106,76 @@ class PluginManager:
         Raises:
             PluginError: `[plugins]` names one that is not installed.
         """
+        self._discovered = True
         if self._installed:
             found: dict[str, list[EntryPoint]] = {}
-            for entry_point in _entry_points(GROUP):
-                found.setdefault(entry_point.name, []).append(entry_point)
-            for name in sorted(found):
-                if self._names is None or name in self._names:
-                    self._add(name, found[name])
+            for entry_point in find_entry_points(GROUP):
+                if self._names is None or entry_point.name in self._names:
+                    found.setdefault(entry_point.name, []).append(entry_point)
+            self._add_installed(found)
         for name in sorted(self._extra):
-            self.records[name] = PluginRecord(name, entry_point=_where(self._extra[name]))
+            self._add_given(name, self._extra[name])
+        for name, record in self._records.items():
+            record.optional = name in self.settings.optional
+            if name in RESERVED:
+                record.fail(f"a plugin cannot be called {name!r}: that is a key of the settings table [plugins]")
         self._choose()
 
-    def _add(self, name: str, found: list[EntryPoint]) -> None:
-        first = found[0]
-        self.records[name] = record = _record(name, first)
-        self._entry_points[name] = first
-        if len(found) > 1:
-            owners = " and ".join(sorted(getattr(entry.dist, "name", "?") for entry in found))
-            record.fail(f"two distributions bring a plugin of this name: {owners}; uninstall one")
-        elif name in PLUGINS_KEYS:
-            record.fail(f"a plugin cannot be called {name!r}: that is a key of the settings table [plugins]")
+    def _add_installed(self, found: Mapping[str, list[EntryPoint]]) -> None:
+        # One distribution may bring several plugins; its metadata is read once.
+        read: dict[int, dict[str, list[str]]] = {}
+
+        def fields(entry_point: EntryPoint) -> dict[str, list[str]]:
+            key = id(entry_point.dist)
+            if key not in read:
+                read[key] = describe(entry_point.dist)
+            return read[key]
+
+        for name in sorted(found):
+            first = found[name][0]
+            self._records[name] = record = make_record(name, first, fields(first))
+            self._entry_points[name] = first
+            if len(found[name]) > 1:
+                owners = sorted({_called(fields(entry_point)) for entry_point in found[name]})
+                if len(owners) == 1:
+                    record.fail(f"{owners[0]} brings two plugins of this name")
+                else:
+                    record.fail(f"two distributions bring a plugin of this name: {' and '.join(owners)}; uninstall one")
+            elif not record.distribution:
+                record.fail("the metadata of the distribution that brings it cannot be read; install it again")
+
+    def _add_given(self, name: str, plugin: object) -> None:
+        installed = self._records.get(name)
+        if installed is None:
+            self._records[name] = PluginRecord(name, entry_point=where(plugin))
+        else:
+            installed.fail(
+                f"the application is given a plugin of this name, {where(plugin)}, and "
+                f"{installed.distribution} {installed.version} brings one; give the application's another name: "
+                f'Covet(plugins={{"other_name": ...}})'
+            )
 
     def _choose(self) -> None:
         settings = self.settings
-        for key in ("enable", "disable", "optional"):
-            for name in getattr(settings, key) or ():
-                if name not in self.records and self._names is None and self._installed:
-                    from covet.settings_schema import nearest
-
-                    raise PluginError(
-                        f"[plugins] {key} names {name!r}, which is not installed{nearest(name, self.records)}"
-                    )
-        for name, record in self.records.items():
-            record.optional = name in settings.optional
+        for name, record in self._records.items():
             listed = settings.enable is None or name in settings.enable or name in self._extra
             if name in settings.disable or not listed:
-                record.state, record.error = "disabled", None
+                record.state, record.error, record.traceback = "disabled", None, None
+        if self._names is not None or not self._installed:
+            return
+        unknown = [
+            f"[plugins] {key} names {name!r}, which is not installed{self._nearest(name)}"
+            for key, known in (("enable", ()), ("disable", ()), ("prefer", (APPLICATION, COVET)))
+            for name in getattr(settings, key) or ()
+            if name not in self._records and name not in settings.optional and name not in known
+        ]
+        if unknown:
+            raise PluginError("\n".join(unknown))
+
+    def _nearest(self, name: str) -> str:
+        from covet.settings_schema import nearest
+
+        return nearest(name, self._records)
 
     # Loading
 
@@ -195,7 +185,7 @@ class PluginManager:
         Raises:
             PluginError: `[plugins]` names a plugin that is not installed, or their order is a cycle.
         """
-        if not self.records:
+        if not self._discovered:
             self.discover()
         import pluggy
 
@@ -203,19 +193,19 @@ class PluginManager:
 
         self._manager = manager = pluggy.PluginManager("covet")
         manager.add_hookspecs(hookspecs)
-        for record in self.records.values():
+        for record in self._records.values():
             if record.usable:
                 self._import(record)
         order = self._ordered()
         for name in order:
-            self._bring_specifications(self.records[name])
+            self._bring_specifications(self._records[name])
         # pluggy calls the last registered first.
         for name in reversed(order):
-            if self.records[name].usable:
-                self._register(self.records[name])
-        self.records = {
-            **{name: self.records[name] for name in order},
-            **{name: record for name, record in self.records.items() if name not in order},
+            if self._records[name].usable:
+                self._register(self._records[name])
+        self._records = {
+            **{name: self._records[name] for name in order},
+            **{name: record for name, record in self._records.items() if name not in order},
         }
 
     def _import(self, record: PluginRecord) -> None:
@@ -226,9 +216,14 @@ class PluginManager:
             return
         began = perf_counter()
         try:
-            self._objects[record.name] = self._entry_points[record.name].load()
-        except (Exception, SystemExit) as error:
+            found = _load(self._entry_points[record.name])
+        except KeyboardInterrupt:
+            raise
+        # Whatever a plugin's module raises, SystemExit and the like included, is that plugin's failure.
+        except BaseException as error:  # noqa: BLE001
             record.fail(error)
+        else:
+            self._objects[record.name] = found
         record.import_seconds = perf_counter() - began
 
     def _compatible(self, record: PluginRecord) -> bool:
@@ -236,76 +231,79 @@ class PluginManager:
         from covet import __version__
 
         for requirement in record.requires:
-            if normalized(_name_of(requirement)) == KERNEL and not _accepts(requirement, __version__):
-                record.fail(f"it requires {requirement.split(';')[0].strip()}, and this is {KERNEL} {__version__}", "incompatible")
+            if normalized(required_name(requirement)) == KERNEL and not accepts(requirement, __version__):
+                wanted = requirement.split(";")[0].strip()
+                record.fail(f"it requires {wanted}, and this is {KERNEL} {__version__}", "incompatible")
                 return False
         return True
 
-    def _bring_specifications(self, record: PluginRecord) -> None:
-        assert self._manager is not None
-        bring = getattr(self._objects.get(record.name), "covet_hookspecs", None)
-        if bring is None or not record.usable:
-            return
-        try:
-            for specifications in bring():
-                self._manager.add_hookspecs(specifications)
-        except Exception as error:
-            record.fail(error)
-
-    def _register(self, record: PluginRecord) -> None:
-        assert self._manager is not None
-        plugin = self._objects[record.name]
-        try:
-            self._manager.register(plugin, record.name)
-            record.provides = self._check_hooks(plugin)
-        except Exception as error:
-            record.fail(_plainly(error, record))
-            if self._manager.has_plugin(record.name):
-                self._manager.unregister(name=record.name)
-
-    def _check_hooks(self, plugin: Any) -> tuple[str, ...]:
-        from inspect import isasyncgenfunction, iscoroutinefunction
-
-        assert self._manager is not None
-        names = []
-        for caller in self._manager.get_hookcallers(plugin) or ():
-            impl = next(impl for impl in caller.get_hookimpls() if impl.plugin is plugin)
-            if caller.spec is None:
-                from covet.settings_schema import nearest
-
-                if impl.optionalhook:
-                    continue
-                raise PluginError(f"there is no hook {caller.name!r}{nearest(caller.name, self.hook_names())}")
-            is_async = iscoroutinefunction(caller.spec.function)
-            wrapper = impl.wrapper or impl.hookwrapper
-            if is_async and wrapper:
-                raise PluginError(f"{caller.name} is asynchronous, so it takes no wrapper; use a middleware instead")
-            if not is_async and (iscoroutinefunction(impl.function) or isasyncgenfunction(impl.function)):
-                raise PluginError(
-                    f"{caller.name} is called while the application is built, so it must be a plain `def`; "
-                    "do asynchronous work in covet_lifespan"
-                )
-            names.append(caller.name.removeprefix("covet_"))
-        return tuple(sorted(names))
-
     def _ordered(self) -> list[str]:
-        """The loaded plugins, those that others need first, else by name."""
+        """The imported plugins, those that others need first, else by name."""
         owners: dict[str, list[str]] = {}
-        for name, record in self.records.items():
+        for name, record in self._records.items():
             if record.distribution:
                 owners.setdefault(normalized(record.distribution), []).append(name)
-        loaded = [name for name, record in self.records.items() if record.usable and name in self._objects]
-        needs: dict[str, set[str]] = {name: set() for name in loaded}
-        for name in loaded:
-            for requirement in self.records[name].requires:
-                needs[name].update(owners.get(normalized(_name_of(requirement)), ()))
-            needs[name].update(getattr(self._objects[name], "covet_after", ()))
-            for other in getattr(self._objects[name], "covet_before", ()):
-                if other in needs:
-                    needs[other].add(name)
-        for name in loaded:
-            needs[name] &= set(loaded) - {name}
-        return _topological(needs)
+        needs: dict[str, dict[str, str]] = {name: {} for name in self._objects}
+        wishes: list[tuple[str, str, str]] = []
+        for name, plugin in list(self._objects.items()):
+            record = self._records[name]
+            for requirement in record.requires:
+                brought = owners.get(normalized(required_name(requirement)))
+                if brought and applies(requirement):
+                    reason = f"{record.distribution} requires {required_name(requirement)}"
+                    wishes += [(name, other, reason) for other in brought]
+            try:
+                wishes += [(name, other, f"covet_after of {name}") for other in neighbours(plugin, "covet_after")]
+                wishes += [(other, name, f"covet_before of {name}") for other in neighbours(plugin, "covet_before")]
+            except Exception as error:  # noqa: BLE001 -- recorded
+                record.fail(error)
+        usable = {name for name in needs if self._records[name].usable}
+        for name, other, reason in wishes:
+            # Of one distribution's own plugins none requires the other.
+            if name in usable and other in usable and name != other:
+                needs[name].setdefault(other, reason)
+        return in_order({name: needs[name] for name in needs if name in usable})
+
+    def _bring_specifications(self, record: PluginRecord) -> None:
+        plugin = self._objects[record.name]
+        try:
+            for attribute in dir(plugin):
+                options = self.manager.parse_hookimpl_opts(plugin, attribute)
+                if options is None or (options.get("specname") or attribute) != "covet_hookspecs":
+                    continue
+                brought = getattr(plugin, attribute)()
+                if isinstance(brought, str) or not isinstance(brought, Iterable):
+                    raise PluginError(
+                        f"covet_hookspecs returned {brought!r}, and a list of modules or objects was expected"
+                    )
+                for specifications in brought:
+                    self._specify(record, specifications)
+        except Exception as error:  # noqa: BLE001 -- recorded
+            self.fail(record.name, error)
+
+    def _specify(self, record: PluginRecord, specifications: Any) -> None:
+        parse = self.manager.parse_hookspec_opts
+        hooks = [name for name in dir(specifications) if parse(specifications, name) is not None]
+        for hook in hooks:
+            if hasattr(self.manager.hook, hook):
+                owner = f"the plugin {self._specified[hook]!r}" if hook in self._specified else "Covet itself"
+                raise PluginError(f"it specifies the hook {hook}, which {owner} has already")
+        if not hooks:
+            raise PluginError(f"nothing in {specifications!r} carries the mark @covet.hookspec")
+        self.manager.add_hookspecs(specifications)
+        self._specified.update(dict.fromkeys(hooks, record.name))
+
+    def _register(self, record: PluginRecord) -> None:
+        from covet.implementations import verify
+
+        plugin = self._objects[record.name]
+        try:
+            if plugin is None:
+                raise PluginError(f"{record.entry_point} is None, which implements no hook")
+            self.manager.register(plugin, record.name)
+            record.provides = verify(self.manager, plugin, self.hook_names())
+        except Exception as error:  # noqa: BLE001 -- recorded
+            self.fail(record.name, _plainly(error))
 
     # Using
 
@@ -326,18 +324,24 @@ class PluginManager:
         """Call a composition hook: what each plugin returned, in plugin order.
 
         Raises:
-            PluginError: an implementation raised, or there is no such hook.
+            PluginError: an implementation raised, there is no such hook, or it is an asynchronous one.
         """
+        from inspect import iscoroutinefunction
+
         from covet.hooks import call
 
-        return call(self._caller(hook), arguments)
+        caller = self._caller(hook)
+        assert caller.spec is not None
+        if iscoroutinefunction(caller.spec.function):
+            raise PluginError(f"the hook {hook} is asynchronous: `compile` it, and await what that gives")
+        return call(caller, arguments, self._called)
 
     def compile(self, hook: str) -> Callable[..., Any] | None:
         """One callable for all implementations of an asynchronous hook, awaited with its arguments by position; or None
         where nobody implements it. `covet_event` gives a plain function.
 
         Raises:
-            PluginError: there is no such hook.
+            PluginError: there is no such hook, or it is a composition hook.
         """
         from inspect import iscoroutinefunction
 
@@ -345,16 +349,23 @@ class PluginManager:
 
         caller = self._caller(hook)
         assert caller.spec is not None
-        if not iscoroutinefunction(caller.spec.function):
+        if hook == "covet_event":
             return compile_event(caller)
-        compiled: Callable[..., Awaitable[Any]] | None = compile_async(caller, caller.spec.argnames)
+        if not iscoroutinefunction(caller.spec.function):
+            raise PluginError(f"the hook {hook} is a plain one: `call` it")
+        compiled: Callable[..., Awaitable[Any]] | None = compile_async(caller)
         return compiled
 
     def _caller(self, hook: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller | None = getattr(self.manager.hook, hook, None)
         if caller is None or caller.spec is None:
-            raise PluginError(f"there is no hook {hook!r}")
+            from covet.settings_schema import nearest
+
+            raise PluginError(f"there is no hook {hook!r}{nearest(hook, self.hook_names())}")
         return caller
+
+    def _called(self, name: str) -> str:
+        return self._records[name].called if name in self._records else repr(name)
 
     def implementers(self, hook: str) -> list[str]:
         """The names of the plugins that implement a hook, in the order in which they are called."""
@@ -363,156 +374,88 @@ class PluginManager:
         return [impl.plugin_name for impl in in_call_order(self._caller(hook))]
 
     def object(self, name: str) -> Any:
-        """The module or object of a loaded plugin."""
+        """The module or object of a loaded plugin.
+
+        Raises:
+            PluginError: no plugin of that name was loaded.
+        """
+        if name not in self._objects:
+            raise PluginError(f"no plugin {name!r} is loaded{self._nearest(name)}")
         return self._objects[name]
 
+    def configure(self, settings: Settings) -> None:
+        """Check the table `[plugins.NAME]` of every plugin against the type that it declares with `covet_settings`.
+
+        A plugin that cannot say its type, or whose table does not fit, is recorded as failed.
+        """
+        from covet.hooks import in_call_order
+
+        for impl in in_call_order(self._caller("covet_settings")):
+            try:
+                schema: Any = impl.function()
+                settings.claim_plugin(impl.plugin_name, schema, impl.plugin_name)
+            except Exception as error:  # noqa: BLE001 -- recorded
+                self.fail(impl.plugin_name, error)
+
     def fail(self, name: str, error: BaseException | str) -> None:
-        """Record that a loaded plugin cannot be used after all, and take back what it registered."""
-        self.records[name].fail(error)
+        """Record that a plugin cannot be used after all, and take back what it registered.
+
+        A hook that it specified stays known while another plugin implements it; nobody calls it then.
+        """
+        self._records[name].fail(error)
         if self.manager.has_plugin(name):
             self.manager.unregister(name=name)
+        for hook in [hook for hook, owner in self._specified.items() if owner == name]:
+            if not getattr(self.manager.hook, hook).get_hookimpls():
+                delattr(self.manager.hook, hook)
+                del self._specified[hook]
 
     def require_usable(self) -> None:
-        """Refuse to go on with a plugin that failed and is not optional.
+        """Refuse to go on with a plugin that failed and is not optional; one that is, is logged.
 
         Raises:
             PluginError: one message for all of them, with the settings line that helps.
         """
-        broken = [r for r in self.records.values() if r.state in ("failed", "incompatible") and not r.optional]
-        if broken:
-            raise PluginError("\n".join(_refusal(record) for record in broken))
+        broken = [record for record in self._records.values() if record.state in ("failed", "incompatible")]
+        for record in broken:
+            if record.optional:
+                logger.warning("going on without the optional plugin %s: %s", record.called, record.error)
+        refused = [_refusal(record) for record in broken if not record.optional]
+        if refused:
+            raise PluginError("\n".join(refused))
 
     def check(self) -> list[Finding]:
         """What is wrong with the loaded plugins, or will be."""
+        from covet.implementations import deprecations, unmarked
 
         findings = [
             Finding(name, "error", record.error or record.state)
-            for name, record in self.records.items()
+            for name, record in self._records.items()
             if record.state in ("failed", "incompatible")
         ]
+        known = self.hook_names()
         for name, plugin in self._objects.items():
-            findings += [Finding(name, "warning", message) for message in self._unmarked(plugin)]
+            if not self._records[name].usable:
+                continue
+            findings += [Finding(name, "warning", message) for message in unmarked(plugin, known)]
             for caller in self.manager.get_hookcallers(plugin) or ():
-                assert caller.spec is not None
-                if caller.spec.warn_on_impl is not None:
-                    findings.append(Finding(name, "warning", f"{caller.name}: {caller.spec.warn_on_impl}"))
+                findings += [Finding(name, "warning", message) for message in deprecations(caller, plugin)]
+            if not self._records[name].provides:
+                findings.append(Finding(name, "warning", "it implements no hook, so it does nothing"))
         return findings
 
-    def _unmarked(self, plugin: Any) -> list[str]:
-        from covet.settings_schema import nearest
 
-        known = self.hook_names()
-        told = []
-        for attribute in dir(plugin):
-            if attribute.startswith("covet_") and callable(getattr(plugin, attribute, None)):
-                marked = hasattr(getattr(plugin, attribute), "covet_impl")
-                if attribute in known and not marked:
-                    told.append(f"{attribute} lacks the mark @covet.hookimpl, so it is never called")
-                elif attribute not in known and not marked:
-                    told.append(f"{attribute} is no hook{nearest(attribute, known)}")
-        return told
+def _load(entry_point: EntryPoint) -> Any:
+    try:
+        module = entry_point.module
+    except AttributeError:
+        module = ""
+    if not module:
+        raise PluginError(f"its entry point is {entry_point.value!r}, and `module` or `module:attribute` was expected")
+    return entry_point.load()
 
 
-PLUGINS_KEYS = frozenset({"enable", "disable", "optional", "prefer"})
-
-
-def discover_commands() -> dict[str, list[EntryPoint]]:
-    """The commands that plugins bring, by name, without importing any. Several of one name are a collision."""
-    found: dict[str, list[EntryPoint]] = {}
-    for entry_point in _entry_points(COMMANDS):
-        found.setdefault(entry_point.name, []).append(entry_point)
-    return found
-
-
-def normalized(name: str) -> str:
-    """A distribution's name as it is compared (PEP 503)."""
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
-def _entry_points(group: str) -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points
-
-    return entry_points(group=group)
-
-
-def _record(name: str, entry_point: EntryPoint) -> PluginRecord:
-    fields = _metadata(entry_point.dist)
-    return PluginRecord(
-        name,
-        distribution=fields.get("name", ("",))[0],
-        version=fields.get("version", ("",))[0],
-        summary=fields.get("summary", ("",))[0],
-        entry_point=entry_point.value,
-        requires=tuple(fields.get("requires-dist", ())),
-    )
-
-
-def _metadata(distribution: Distribution | None) -> dict[str, list[str]]:
-    """The header fields of a distribution's metadata.
-
-    The format is that of e-mail headers; the standard library's parser for these takes ten times as long as all the
-    rest of discovery, and of the four fields that are needed none is ever folded.
-    """
-    text = (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "") if distribution else ""
-    fields: dict[str, list[str]] = {}
-    for line in text.split("\n"):
-        if not line:
-            break
-        name, found, value = line.partition(":")
-        if found:
-            fields.setdefault(name.lower(), []).append(value.strip())
-    return fields
-
-
-def _name_of(requirement: str) -> str:
-    for index, character in enumerate(requirement):
-        if not (character.isalnum() or character in "-_."):
-            return requirement[:index]
-    return requirement
-
-
-_ACCEPTED: dict[tuple[str, str], bool] = {}
-
-
-def _accepts(requirement: str, version: str) -> bool:
-    key = (requirement, version)
-    if key not in _ACCEPTED:
-        from packaging.requirements import InvalidRequirement, Requirement
-
-        try:
-            parsed = Requirement(requirement)
-        except InvalidRequirement:
-            _ACCEPTED[key] = False
-        else:
-            applies = parsed.marker is None or parsed.marker.evaluate({"extra": ""})
-            _ACCEPTED[key] = not applies or parsed.specifier.contains(version, prereleases=True)
-    return _ACCEPTED[key]
-
-
-def _topological(needs: dict[str, set[str]]) -> list[str]:
-    order: list[str] = []
-    waiting = {name: set(others) for name, others in sorted(needs.items())}
-    while waiting:
-        free = next((name for name, others in waiting.items() if not others), None)
-        if free is None:
-            raise PluginError(f"the plugins' order is a cycle: {_cycle(waiting)}")
-        order.append(free)
-        del waiting[free]
-        for others in waiting.values():
-            others.discard(free)
-    return order
-
-
-def _cycle(waiting: Mapping[str, set[str]]) -> str:
-    path = [next(iter(waiting))]
-    while True:
-        following = min(waiting[path[-1]])
-        if following in path:
-            return " needs ".join([*path[path.index(following) :], following])
-        path.append(following)
-
-
-def _plainly(error: Exception, record: PluginRecord) -> BaseException:
+def _plainly(error: Exception) -> BaseException:
     """pluggy's validation error in the words of this kernel."""
     import pluggy
 
@@ -535,6 +478,5 @@ def _refusal(record: PluginRecord) -> str:
     )
 
 
-def _where(plugin: object) -> str:
-    module = getattr(plugin, "__module__", None) or getattr(plugin, "__name__", "")
-    return f"{module}:{type(plugin).__name__}" if hasattr(plugin, "__module__") else str(module)
+def _called(fields: Mapping[str, list[str]]) -> str:
+    return f"{fields.get('name', ['?'])[0]} {fields.get('version', ['?'])[0]}"

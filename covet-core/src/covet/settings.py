@@ -2,23 +2,24 @@
 
 `covet.toml` (or `[tool.covet]` in pyproject.toml) < environment `COVET_SECTION__KEY` < arguments. Every section is
 checked against the schema of its owner: the kernel's own below, a plugin's under `[plugins.NAME]`, a storage backend's
-under `[storage.ALIAS]`. An unknown key or an ill-typed value is an error that names file, key, what was expected and the
-nearest known key; all of them are reported at once.
+under `[storage.ALIAS]`. An unknown key or an ill-typed value is an error that names file, key, what was expected and
+the nearest known key; all of them are reported at once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from msgspec import Meta, Struct
 
 from covet.exceptions import SettingsError
 from covet.secrets import BUILTIN_PROVIDERS, Secret, SecretError
-from covet.settings_schema import Fault, build, describe, nearest
+from covet.settings_schema import Fault, build, describe, nearest, without_password
+from covet.settings_sources import Sources
 
 __all__ = [
     "AppSettings",
@@ -31,10 +32,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-MAX_FILE = 1_000_000
-ENVIRONMENT = "COVET_"
-# Names in the environment that are no settings keys.
-RESERVED = frozenset({"COVET_SETTINGS", "COVET_PLUGINS"})
 
 Text = Annotated[str, Meta(min_length=1)]
 Bytes = Annotated[int, Meta(ge=0)]
@@ -95,8 +92,11 @@ class LoggingSettings(Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error", "critical"], Meta(description="The least serious level shown.")
     ] = "info"
     format: Annotated[
-        Literal["auto", "human", "json"],
-        Meta(description="`human` lines, `json` lines, or `auto`: human in debug mode, else JSON."),
+        Literal["auto", "human", "json", "none"],
+        Meta(
+            description="`human` lines, `json` lines, or `auto`: human in debug mode, else JSON; "
+            "`none` where the application configures logging itself."
+        ),
     ] = "auto"
 
 
@@ -146,33 +146,40 @@ class Settings:
     logging: LoggingSettings
     plugins: PluginsSettings
 
-    def __init__(self, tables: dict[str, Any], origins: dict[str, str], source: str | None) -> None:
+    def __init__(
+        self,
+        tables: dict[str, Any],
+        origins: Mapping[str, str] | None = None,
+        source: str | None = None,
+        faults: Iterable[Fault] = (),
+    ) -> None:
         self.source = source
         self.instances: dict[type, Any] = {}
         self.development_key: bytes | None = None
-        self._origins = origins
+        self._origins = dict(origins or {})
         self._claimed: dict[str, Any] = {}
-        faults: list[Fault] = []
+        self._owners: dict[type, str] = {}
+        self._providers: Mapping[str, Callable[[str], str]] = BUILTIN_PROVIDERS
+        found = list(faults)
         known = [*SECTIONS, "plugins", "storage"]
         for section in tables:
             if section not in known:
-                faults.append(Fault(section, f"there is no section [{section}]{nearest(section, known)}"))
+                found.append(Fault(section, f"there is no section [{section}]{nearest(section, known)}"))
         for section, schema in SECTIONS.items():
-            setattr(self, section, self._section(section, tables.get(section, {}), schema, faults))
+            setattr(self, section, self._section(section, tables.get(section, {}), schema, found))
         plugins = tables.get("plugins", {})
+        self.plugin_tables: dict[str, dict[str, Any]] = {}
         if isinstance(plugins, dict):
             self.plugin_tables = {name: table for name, table in plugins.items() if isinstance(table, dict)}
             plugins = {name: value for name, value in plugins.items() if not isinstance(value, dict)}
-        else:
-            self.plugin_tables = {}
-        self.plugins = self._section("plugins", plugins, PluginsSettings, faults)
+        self.plugins = self._section("plugins", plugins, PluginsSettings, found)  # type: ignore[assignment]
         storage = tables.get("storage", {})
         self.storage: dict[str, dict[str, Any]] = {}
         if not isinstance(storage, dict) or not all(isinstance(table, dict) for table in storage.values()):
-            faults.append(Fault("storage", "each storage has a table of its own, such as [storage.default]"))
+            found.append(Fault("storage", "each storage has a table of its own, such as [storage.default]"))
         else:
             self.storage = storage
-        self._raise(faults)
+        self._raise(found)
 
     @classmethod
     def load(
@@ -194,26 +201,11 @@ class Settings:
             SettingsError: with every fault that was found.
         """
         environ = os.environ if environ is None else environ
-        tables, source = _read(path, environ)
-        origins: dict[str, str] = {}
-        for key in _keys(tables):
-            origins[key] = source or "default"
-        faults: list[Fault] = []
-        for name, value in environ.items():
-            if name.startswith(ENVIRONMENT) and "__" in name and name not in RESERVED:
-                key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
-                _put(tables, key, _Environment(value), faults)
-                origins[key] = f"environment {name}"
-        if "COVET_PLUGINS" in environ:
-            names = [name.strip() for name in environ["COVET_PLUGINS"].split(",") if name.strip()]
-            _put(tables, "plugins.enable", names, faults)
-            origins["plugins.enable"] = "environment COVET_PLUGINS"
-        for key, value in _flat(overrides or {}):
-            _put(tables, key, value, faults)
-            origins[key] = "argument"
-        if faults:
-            raise SettingsError("\n".join(f"{fault.key}: {fault.message}" for fault in faults))
-        return cls(tables, origins, source)
+        sources = Sources()
+        sources.read_file(path, environ)
+        sources.read_environment(environ)
+        sources.read_arguments(overrides or {})
+        return cls(sources.tables, sources.origins, sources.source, sources.faults)
 
     @classmethod
     def load_only(cls, overrides: Mapping[str, Any]) -> Settings:
@@ -222,15 +214,15 @@ class Settings:
         Raises:
             SettingsError: with every fault that was found.
         """
-        tables: dict[str, Any] = {}
-        for key, value in _flat(overrides):
-            _put(tables, key, value, [])
-        return cls(tables, {key: "argument" for key, _ in _flat(overrides)}, None)
+        sources = Sources()
+        sources.read_arguments(overrides)
+        return cls(sources.tables, sources.origins, None, sources.faults)
 
-    def _section(self, prefix: str, table: Any, schema: type[T], faults: list[Fault]) -> T:
+    def _section(self, prefix: str, table: Any, schema: type[T], faults: list[Fault]) -> T | None:
         made, found = build(schema, table, prefix, Secret)
         faults.extend(found)
-        self._claimed[prefix] = made
+        if made is not None:
+            self._claimed[prefix] = made
         return made
 
     def _raise(self, faults: Sequence[Fault]) -> None:
@@ -238,11 +230,20 @@ class Settings:
             return
         lines = []
         for fault in faults:
-            origin = self.origin(fault.key)
+            origin = self._written(fault.key)
             where = f"{origin}: " if origin != "default" else f"{self.source}: " if self.source else ""
             lines.append(f"{where}{fault.key}: {fault.message}")
         what = "a setting is wrong" if len(lines) == 1 else f"{len(lines)} settings are wrong"
         raise SettingsError("\n".join([f"{what}:", *(f"  {line}" for line in lines)]))
+
+    def _written(self, key: str) -> str:
+        """Where to look for a fault: where its value comes from, or the table around it when the value is missing."""
+        key = key.partition("[")[0]
+        found = self.origin(key)
+        while key and found == "default":
+            key = key.rpartition(".")[0]
+            found = self._origins.get(key, "default")
+        return found
 
     def __getitem__(self, schema: type[T]) -> T:
         """The settings of a plugin, by the type it declared.
@@ -260,16 +261,42 @@ class Settings:
         """Check `[plugins.NAME]` against a plugin's schema and keep the result.
 
         Raises:
-            SettingsError: the table does not fit.
+            SettingsError: the table does not fit, or another plugin has declared the same type.
         """
+        other = self._owners.setdefault(schema, owner)
+        if other != owner:
+            raise SettingsError(
+                f"the plugins {other!r} and {owner!r} declare the same type of settings, {schema.__qualname__}, and "
+                "`settings[...]` could give only one: let one derive a class of its own"
+            )
         faults: list[Fault] = []
         made = self._section(f"plugins.{name}", self.plugin_tables.get(name, {}), schema, faults)
         self._raise(faults)
+        assert made is not None
         self.instances[schema] = made
         return made
 
+    def storage_url(self, alias: str) -> Secret:
+        """The URL in `[storage.ALIAS]`, resolved when it is written as a reference to a secret.
+
+        Raises:
+            SettingsError: there is none, or it cannot be resolved.
+        """
+        key = f"storage.{alias}.url"
+        url = self.storage[alias].get("url")
+        if not isinstance(url, str):
+            self._raise([Fault(key, 'is required: a URL such as "sqlite:///app.db"')])
+        # The URL of a backend may well look like a reference: `memory:name`.
+        if str(url).partition(":")[0] not in self._providers:
+            return Secret(str(url), source="")
+        try:
+            return Secret(str(url)).resolve(self._providers)
+        except SecretError as error:
+            self._raise([Fault(key, str(error))])
+            raise
+
     def claim_storage(self, alias: str, schema: type[T], others: Mapping[str, type]) -> T:
-        """Check `[storage.ALIAS]` against its backend's schema.
+        """Check `[storage.ALIAS]` against its backend's schema, its URL and secrets resolved.
 
         Args:
             others: the schemas of the other backends by scheme, to say whose option a key is.
@@ -277,15 +304,23 @@ class Settings:
         Raises:
             SettingsError: the table does not fit.
         """
+        prefix = f"storage.{alias}"
         faults: list[Fault] = []
-        made = self._section(f"storage.{alias}", self.storage[alias], schema, faults)
+        url = self.storage_url(alias)
+        table = {**self.storage[alias], "url": url.reveal()}
+        made = self._section(prefix, table, schema, faults)
         for index, fault in enumerate(faults):
-            field = fault.key.rpartition(".")[2]
-            owners = [scheme for scheme, other in others.items() if field in getattr(other, "__annotations__", {})]
-            if owners and "no key" in fault.message:
+            field = fault.key.removeprefix(f"{prefix}.")
+            owners = [scheme for scheme, other in others.items() if any(doc.name == field for doc in describe(other))]
+            if owners and field in table and not any(doc.name == field for doc in describe(schema)):
                 faults[index] = Fault(fault.key, f"{fault.message}; {', '.join(owners)} has an option of that name")
         self._raise(faults)
-        return made
+        if isinstance(getattr(made, "url", None), Secret):
+            made = msgspec.structs.replace(made, url=url)  # type: ignore[type-var]
+        resolved: T = _resolved(made, prefix, self._providers, faults)
+        self._raise(faults)
+        self._claimed[prefix] = resolved
+        return resolved
 
     def finish(self, active: Iterable[str], inactive: Iterable[str]) -> None:
         """Refuse tables of plugins that are not installed.
@@ -310,10 +345,10 @@ class Settings:
         Raises:
             SettingsError: one cannot be resolved; the message names its key.
         """
-        everything = {**BUILTIN_PROVIDERS, **providers}
+        self._providers = {**BUILTIN_PROVIDERS, **providers}
         faults: list[Fault] = []
         for prefix, made in list(self._claimed.items()):
-            resolved = _resolved(made, prefix, everything, faults)
+            resolved = _resolved(made, prefix, self._providers, faults)
             if resolved is not made:
                 self._claimed[prefix] = resolved
                 if prefix in SECTIONS:
@@ -324,120 +359,63 @@ class Settings:
 
     def origin(self, key: str) -> str:
         """Where a value comes from: the file, `environment NAME`, `argument` or `default`."""
-        while key:
-            if key in self._origins:
-                return self._origins[key]
-            key = key.rpartition(".")[0]
-        return "default"
+        if key in self._origins:
+            return self._origins[key]
+        # A table may come from variables or arguments that each set a key of it.
+        inner = f"{key}."
+        return next((origin for name, origin in self._origins.items() if name.startswith(inner)), "default")
 
     def rows(self) -> list[Row]:
         """Every key with its value, secrets hidden, and its origin."""
         rows = []
         for prefix, made in self._claimed.items():
-            for field in describe(type(made)):
-                key = f"{prefix}.{field.name}"
+            for field in msgspec.structs.fields(made):
+                key = f"{prefix}.{field.encode_name}"
                 rows.append(Row(key, _shown(getattr(made, field.name)), self.origin(key)))
         for alias, table in self.storage.items():
             if f"storage.{alias}" not in self._claimed:
-                rows += [Row(f"storage.{alias}.{key}", _shown(value), self.origin(f"storage.{alias}.{key}")) for key, value in table.items()]
+                for name, value in table.items():
+                    key = f"storage.{alias}.{name}"
+                    rows.append(Row(key, _shown_unchecked(name, value), self.origin(key)))
         return rows
 
 
-class _Environment(str):
-    """Text from the environment: it may stand for a number, a truth value or, with commas, a list."""
-
-    __slots__ = ()
-
-
-def _read(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
-    if path is None:
-        path = environ.get("COVET_SETTINGS")
-    if path is not None:
-        return _toml(Path(path)), str(path)
-    if Path("covet.toml").exists():
-        return _toml(Path("covet.toml")), "covet.toml"
-    if Path("pyproject.toml").exists():
-        table = _toml(Path("pyproject.toml")).get("tool", {}).get("covet")
-        if table is not None:
-            return table, "pyproject.toml [tool.covet]"
-    return {}, None
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    if len(data) > MAX_FILE:
-        raise SettingsError(f"the settings file {path} is larger than {MAX_FILE} bytes; is it the right one?")
-    try:
-        return tomllib.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"the settings file {path} is not UTF-8: byte {error.start}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
-
-
-def _keys(tables: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in tables.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{name}.")
-
-
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tables.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _put(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
-    *path, last = key.split(".")
-    for name in path:
-        tables = tables.setdefault(name, {})
-        if not isinstance(tables, dict):
-            faults.append(Fault(key, f"{name!r} is a value, not a table"))
-            return
-    tables[last] = value
-
-
-def _resolved(made: Any, prefix: str, providers: Mapping[str, Callable[[str], str]], faults: list[Fault]) -> Any:
-    import msgspec
-
-    changed: dict[str, Any] = {}
-    for field in describe(type(made)):
-        value = getattr(made, field.name)
-        values = value if isinstance(value, list) else [value]
-        if not any(isinstance(item, Secret) for item in values):
-            continue
+def _resolved(made: Any, key: str, providers: Mapping[str, Callable[[str], str]], faults: list[Fault]) -> Any:
+    """A value with every secret in it resolved; the very same one where there is none."""
+    if isinstance(made, Secret):
         try:
-            found = [item.resolve(providers) if isinstance(item, Secret) else item for item in values]
+            return made.resolve(providers)
         except SecretError as error:
-            faults.append(Fault(f"{prefix}.{field.name}", str(error)))
-            continue
-        changed[field.name] = found if isinstance(value, list) else found[0]
-    if not changed:
-        return made
-    return msgspec.structs.replace(made, **changed)
+            faults.append(Fault(key, str(error)))
+            return made
+    if isinstance(made, Struct):
+        before = {field.name: getattr(made, field.name) for field in msgspec.structs.fields(made)}
+        after = {name: _resolved(value, f"{key}.{name}", providers, faults) for name, value in before.items()}
+        changed = {name: value for name, value in after.items() if value is not before[name]}
+        return msgspec.structs.replace(made, **changed) if changed else made
+    if isinstance(made, dict):
+        pairs = {name: _resolved(value, f"{key}.{name}", providers, faults) for name, value in made.items()}
+        return pairs if any(pairs[name] is not made[name] for name in made) else made
+    if isinstance(made, list | tuple):
+        items = [_resolved(value, f"{key}[{index}]", providers, faults) for index, value in enumerate(made)]
+        changed_items = any(new is not old for new, old in zip(items, made, strict=True))
+        return type(made)(items) if changed_items else made
+    return made
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, Secret):
-        text = value.reveal()
-        # A reference tells nothing; a value that stands in the file is hidden.
-        return text if text.startswith(("env:", "file:")) else "********"
-    if isinstance(value, str):
-        return _without_password(value)
-    if isinstance(value, list):
+        return value.reference or "********"
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_shown(item) for item in value) + "]"
-    return {True: "true", False: "false", None: "-"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "-"}[value]
+    return without_password(str(value))
 
 
-def _without_password(text: str) -> str:
-    import re
-
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:********@", text)
+def _shown_unchecked(name: str, value: Any) -> str:
+    """A value of a table that no backend has checked, so that nobody knows yet whether it is a secret."""
+    if isinstance(value, str):
+        reference = Secret(str(value)).reference
+        return reference or (without_password(value) if name == "url" else "********")
+    return _shown(value) if value is None or isinstance(value, bool | int | float) else "********"

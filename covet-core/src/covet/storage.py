@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from covet.collisions import settle
 from covet.exceptions import ConfigurationError
+from covet.settings_schema import without_password
 
 if TYPE_CHECKING:
     from covet.settings import Settings
@@ -36,7 +37,7 @@ class Storage(Protocol):
     url: str
 
     async def open(self) -> None:
-        """Connect. Called once, at start-up; an error stops the start."""
+        """Connect. Called once, at start-up; an error stops the start, with one that names the storage."""
 
     async def close(self) -> None:
         """Disconnect. Called once for every successful `open`, shielded from cancellation."""
@@ -72,29 +73,23 @@ class StorageRegistry(Mapping[str, Storage]):
         """Make the storages that the settings name, of backends given as scheme, plugin and backend.
 
         Raises:
-            ConfigurationError: a table has no URL, or nobody knows its scheme.
-            SettingsError: a table does not fit its backend.
+            ConfigurationError: a table has no URL, nobody knows its scheme, or it does not fit its backend; one message
+                for all of them.
             PluginError: two plugins claim a scheme.
         """
         settled = {
             scheme: backend
             for scheme, (_, backend) in settle("the storage scheme", backends, settings.plugins.prefer).items()
         }
-        storages = {}
-        for alias, table in settings.storage.items():
-            url = table.get("url")
-            if not isinstance(url, str):
-                raise ConfigurationError(f'[storage.{alias}] needs a URL: url = "sqlite:///app.db", for example')
-            scheme = resolved(url).partition(":")[0]
-            backend = settled.get(scheme)
-            if backend is None:
-                there = f"there are {', '.join(sorted(settled))}" if settled else "no installed plugin brings any"
-                raise ConfigurationError(
-                    f"[storage.{alias}] url: nothing knows the scheme {scheme!r} ({there}); install the plugin for it"
-                )
-            others = {name: other.settings for name, other in settled.items() if other is not backend}
-            made = settings.claim_storage(alias, backend.settings, others)
-            storages[alias] = backend.factory(alias, made)
+        storages: dict[str, Storage] = {}
+        wrong: list[str] = []
+        for alias in settings.storage:
+            try:
+                storages[alias] = _make(alias, settings, settled)
+            except ConfigurationError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ConfigurationError("\n".join(wrong))
         return cls(storages)
 
     def __getitem__(self, alias: str) -> Storage:
@@ -118,7 +113,7 @@ class StorageRegistry(Mapping[str, Storage]):
     async def __aenter__(self) -> StorageRegistry:
         try:
             for storage in self._storages.values():
-                await storage.open()
+                await _opened(storage)
                 self._open.append(storage)
         except BaseException:
             await self._close_all()
@@ -141,8 +136,36 @@ class StorageRegistry(Mapping[str, Storage]):
                     logger.exception("the storage %r failed to close", storage.alias)
 
 
-def resolved(url: str) -> str:
-    """A URL that may be written as a reference to a secret."""
-    from covet.secrets import BUILTIN_PROVIDERS, Secret
+def _make(alias: str, settings: Settings, backends: Mapping[str, StorageBackend]) -> Storage:
+    scheme = settings.storage_url(alias).reveal().partition(":")[0]
+    backend = backends.get(scheme)
+    if backend is None:
+        there = f"there are {', '.join(sorted(backends))}" if backends else "no installed plugin brings any"
+        raise ConfigurationError(
+            f"[storage.{alias}] url: nothing knows the scheme {scheme!r} ({there}); install the plugin for it"
+        )
+    others = {name: other.settings for name, other in backends.items() if other is not backend}
+    made: Any = settings.claim_storage(alias, backend.settings, others)
+    try:
+        storage = backend.factory(alias, made)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {without_password(str(error))}"
+        raise ConfigurationError(f"[storage.{alias}]: its backend for {scheme!r} failed: {told}") from error
+    if not isinstance(storage, Storage):
+        raise ConfigurationError(
+            f"[storage.{alias}]: its backend for {scheme!r} gave a {type(storage).__name__}, and a Storage has alias, "
+            "kind, url, open, close and check"
+        )
+    return storage
 
-    return Secret(url).resolve(BUILTIN_PROVIDERS).reveal()
+
+async def _opened(storage: Storage) -> None:
+    try:
+        await storage.open()
+    except Exception as error:
+        raise ConfigurationError(
+            f"the storage {storage.alias!r} ({storage.kind}) cannot be opened: {type(error).__name__}: "
+            f"{without_password(str(error))}"
+        ) from error

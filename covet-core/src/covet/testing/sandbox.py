@@ -41,31 +41,22 @@ def plugin_sandbox(*plugins: object, settings: Mapping[str, Any] | None = None, 
         if name in objects or name in installed:
             raise PluginError(f"two plugins of this sandbox are called {name!r}; pass one as `other_name=plugin`")
         objects[name] = plugin
-    return Covet(Settings(_copy(settings or {}), {}, None), plugins=objects, installed_plugins=installed or False)
+    return Covet(Settings.load_only(settings or {}), plugins=objects, installed_plugins=installed or False)
 
 
 def _require_installed(names: list[str]) -> None:
-    if not names:
-        return
-    from importlib.metadata import entry_points
-
+    from covet.discovery import GROUP, find_entry_points
     from covet.exceptions import PluginError
+    from covet.settings_schema import nearest
 
-    known = entry_points(group="covet.plugins").names
+    known = {entry_point.name for entry_point in find_entry_points(GROUP)} if names else set()
     for name in names:
         if name not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"installed are {', '.join(sorted(known)) or 'none'}"
-            raise PluginError(f"no installed plugin is called {name!r}; {hint}")
+            raise PluginError(f"no installed plugin is called {name!r}{nearest(name, known)}")
 
 
 def _name(plugin: object) -> str:
-    name: str = getattr(plugin, "__name__", None) or type(plugin).__name__
-    return name.rpartition(".")[2]
+    from covet.plugins import name_plugins
 
-
-def _copy(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables, each a new dict: reading settings must not change what a test passed in."""
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    (name,) = name_plugins([plugin])
+    return name
