@@ -302,7 +302,8 @@ async def test_form_fields_and_files() -> None:
             "user": "ada",
             "remember": True,
         }
-        got = await client.post("/files", files=[("photo", ("a.txt", b"hi")), ("others", ("b", b"1")), ("others", ("c", b""))])
+        files = [("photo", ("a.txt", b"hi")), ("others", ("b", b"1")), ("others", ("c", b""))]
+        got = await client.post("/files", files=files)
         assert got.json() == ["a.txt", "hi", 2]
         got = await client.post("/files", files=[("other", ("a.txt", b"hi"))])
         assert got.json()["errors"] == [{"in": "file", "pointer": "/photo", "detail": "is required"}]

@@ -7,12 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from covet.exceptions import ClientDisconnected, ConfigurationError, CovetError, HTTPError, RouteError
+from covet.exceptions import ConfigurationError, RouteError
 from covet.routing import CONVERTERS, Converter, Mount, Route, Router, WebSocketRoute
 
 if TYPE_CHECKING:
     import os
 
+    from covet.answers import Answers
     from covet.background import Tasks
     from covet.builder import Build, CompiledHooks
     from covet.datastructures import State
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from covet.middleware import ASGIMiddleware, Band, Middleware
     from covet.plugins import PluginManager
     from covet.requests import Request
-    from covet.responses import Response
     from covet.settings import Settings
     from covet.signatures import Plan
     from covet.storage import StorageRegistry
@@ -280,7 +280,12 @@ class Covet:
     @property
     def response_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The constant headers that plugins add to every response."""
-        return self.built.response_headers
+        return self.built.answers.headers
+
+    @property
+    def answers(self) -> Answers:
+        """How errors become responses, and responses are sent."""
+        return self.built.answers
 
     @property
     def listening(self) -> bool:
@@ -416,80 +421,6 @@ class Covet:
 
     # Called by the compiled request path
 
-    async def deliver(self, response: Response, scope: Any, receive: Any, send: Any) -> Response:
-        """Send a response, with the constant headers that it does not set itself.
-
-        Returns:
-            The response that was sent: what a deferred one turned out to be, or the error in its place.
-
-        Raises:
-            ClientDisconnected: the client has left.
-            Exception: what the response raised while it was sent; too late to answer anything else.
-        """
-        self._complete_headers(response)
-        if response.deferred:
-            response = await self._resolve(response, scope)
-
-        async def checked_send(message: Any) -> None:
-            # What the response itself raises as OSError, a missing file for example, is something else.
-            try:
-                await send(message)
-            except OSError as error:
-                raise ClientDisconnected("the client left before its response was sent") from error
-
-        try:
-            await response(scope, receive, checked_send)
-        except OSError as error:
-            raise CovetError(f"{response!r} failed while it was sent: {type(error).__name__}: {error}") from error
-        return response
-
-    def _complete_headers(self, response: Response) -> None:
-        headers = response.headers
-        for name, value in self.built.response_headers:
-            if all(name != own for own, _ in headers.raw):
-                headers.raw.append((name, value))
-
-    async def _resolve(self, response: Response, scope: Any) -> Response:
-        from covet.context import current_request
-        from covet.files import carry_over
-
-        try:
-            return await response.resolve(scope)
-        except Exception as error:  # noqa: BLE001 - it becomes a response
-            request: Any = current_request()
-            tasks = request.tasks
-            refusal = await self.recover(request, error)
-            # The handler has done its work, and this is not its error: what it left to do is done.
-            request.tasks = tasks
-            carry_over(response.headers, refusal)
-            self._complete_headers(refusal)
-            return refusal
-
-    async def answer_error(self, request: Request, error: Exception) -> Response:
-        """The response for an error that somebody handles, or that is an HTTPError.
-
-        Raises:
-            Exception: the error itself, when nobody handles it.
-        """
-        handler = self.built.error_handler(error)
-        if handler is not None:
-            return self.built.renderer(await handler(request, error), getattr(error, "status", 500))
-        if isinstance(error, HTTPError):
-            from covet.problems import render_error
-
-            return render_error(request, error, self.debug)
-        raise error
-
-    async def recover(self, request: Request, error: Exception) -> Response:
-        """The response for any error: the last resort is a 500, which is logged and told to the plugins."""
-        request.tasks = ()
-        try:
-            return await self.answer_error(request, error)
-        except Exception as unhandled:
-            return await self.built.fail(request, unhandled)
-
     def start_tasks(self, request: Request) -> None:
         """Start what a request left to do after its response."""
         self.built.tasks.start_after(request)
-
-

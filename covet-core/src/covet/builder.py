@@ -7,17 +7,17 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from covet.answers import Answers
 from covet.background import Tasks
 from covet.collisions import APPLICATION, KERNEL, settle
 from covet.encoding import Renderer
 from covet.endpoints import compile_caller, compile_endpoint, websocket_endpoint
-from covet.exceptions import ClientDisconnected, HTTPError, PluginError, RouteError
+from covet.exceptions import HTTPError, PluginError, RouteError
 from covet.lifespan import Drain
 from covet.lookup import RouteTable
 from covet.middleware import ASGIMiddleware, Middleware, in_order
 from covet.pipeline import Pipeline
 from covet.plugins import PluginManager, name_plugins
-from covet.problems import render_error, render_traceback
 from covet.responses import Response
 from covet.routing import Mount, Route, Router, Template, WebSocketRoute
 from covet.secrets import BUILTIN_PROVIDERS
@@ -65,13 +65,12 @@ class Build:
         self.routes: tuple[Entry, ...] = ()
         self.names: dict[str, Entry] = {}
         self.providers: dict[Any, Any] = {}
-        self.response_headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.error_handlers: dict[type[BaseException] | int, Callable[..., Awaitable[Any]]] = {}
         self.tables: dict[str, RouteTable[Any]] = {}
         self.websockets: RouteTable[Any] = RouteTable()
         self.hooks: CompiledHooks
         self.storage: StorageRegistry
         self.renderer: Renderer
+        self.answers: Answers
         self.pipeline: Pipeline
         self.outer: list[ASGIMiddleware] = []
         self.entry: Callable[[Any, Any, Any], Awaitable[None]] = self.dispatch
@@ -125,35 +124,6 @@ class Build:
     def allowed(self, path: str) -> set[str]:
         """The methods that a path answers."""
         return {method for method, table in self.tables.items() if method != ANY and table.find(path) is not None}
-
-    def error_handler(self, error: Exception) -> Callable[..., Awaitable[Any]] | None:
-        """What the application or a plugin declared for an error, the closest class first, then its status."""
-        if not self.error_handlers:
-            return None
-        for class_ in type(error).__mro__:
-            if class_ is HTTPError and isinstance(error, HTTPError) and error.status in self.error_handlers:
-                return self.error_handlers[error.status]
-            if class_ in self.error_handlers:
-                return self.error_handlers[class_]
-        return None
-
-    async def fail(self, request: Request, error: Exception) -> Response:
-        """The response for an error that nobody handles."""
-        if isinstance(error, ClientDisconnected):
-            logger.debug("the client left: %s %s", request.method, request.path)
-            return Response(status=400)
-        logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        # The test client puts a list here, to raise the error in the test.
-        request.scope.get("covet.failures", []).append(error)
-        if self.hooks.request_failed is not None:
-            try:
-                await self.hooks.request_failed(request, error)
-            except Exception:
-                logger.exception("the hook covet_request_failed failed")
-        if self.settings.app.debug:
-            return render_traceback(request, error)
-        shown = HTTPError(500, "the server failed to answer this request; it has been logged", request_id=request.id)
-        return render_error(request, shown, debug=False)
 
 
 def route_path(scope: Any) -> str:
@@ -253,12 +223,10 @@ def _compose(app: Covet, made: Build) -> None:
     made.renderer = Renderer(
         _settled("the encoder of", made, "covet_encoders", {}, name=lambda type_: type_.__qualname__)
     )
-    made.response_headers = tuple(
-        _header(c.plugin, header) for c in manager.call("covet_response_headers", app=app) for header in c.value
-    )
     made.providers = _settled("the dependency type", made, "covet_dependencies", app._providers, app=app)
     handlers = _settled("the exception handler of", made, "covet_exception_handlers", app._error_handlers, app=app)
-    made.error_handlers = {error: _awaitable(handler) for error, handler in handlers.items()}
+    headers = [_header(c.plugin, header) for c in manager.call("covet_response_headers", app=app) for header in c.value]
+    made.answers = Answers(app, headers, {error: _awaitable(handler) for error, handler in handlers.items()})
 
     layers = list(app._layers)
     for c in manager.call("covet_middleware", app=app):
@@ -415,8 +383,8 @@ def _mount(
         return child
 
     async def pass_on(scope: Any, receive: Any, send: Any, values: tuple[Any, ...]) -> None:
-        if made.response_headers and scope["type"] == "http":
-            send = _with_headers(send, made.response_headers)
+        if made.answers.headers and scope["type"] == "http":
+            send = _with_headers(send, made.answers.headers)
         await mount.app(child_scope(scope), receive, send)
 
     endpoint: Any = pass_on

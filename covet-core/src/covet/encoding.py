@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 
-from covet.responses import PlainTextResponse, Response
+from covet.responses import Response
 from covet.signatures import is_pydantic
 
 __all__ = ["Renderer", "make_encoder"]
+
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+JSON = (b"content-type", b"application/json")
 
 
 def make_encoder(encoders: Mapping[type, Callable[[Any], Any]]) -> Callable[[Any], bytes]:
@@ -55,22 +58,32 @@ class Renderer:
         `(body, status, headers)` set the status and headers; anything else becomes JSON.
 
         Raises:
-            TypeError: the value cannot be encoded.
+            TypeError: the value cannot be encoded, or a status comes with a `Response`, which has its own.
+            ValueError: the status is none of HTTP's, 200 to 599.
         """
+        if result.__class__ in self.json_types:
+            return Response.trusted(self.encode(result), status or 200, JSON)
         if isinstance(result, Response):
             return result
         if result is None:
             return Response(status=204 if status is None else status)
         if isinstance(result, str):
-            return PlainTextResponse(result, status or 200)
+            return Response.trusted(result.encode(), status or 200, TEXT)
         if isinstance(result, bytes | bytearray | memoryview):
             return Response(bytes(result), status or 200, content_type="application/octet-stream")
         if isinstance(result, tuple) and len(result) in (2, 3) and type(result[1]) is int:
+            if isinstance(result[0], Response):
+                raise TypeError(f"the handler returned {result[0]!r} with a status; give the status to the response")
+            if not 200 <= result[1] <= 599:
+                raise ValueError(
+                    f"{result[1]} is no HTTP status of a response; a tuple of two or three with an int in second place "
+                    "is taken for `(body, status)` and `(body, status, headers)`, so return a list for JSON"
+                )
             response = self(result[0], result[1])
             if len(result) == 3:
                 response.headers.update(result[2])
             return response
-        response = Response(self.encode(result), status or 200, content_type="application/json")
+        response = Response.trusted(self.encode(result), status or 200, JSON)
         if not isinstance(result, tuple):
             self.json_types.add(type(result))
         return response

@@ -64,7 +64,7 @@ async def serve(scope, receive, send, values):
             body = None
             response = await recover(request, error)
         if body is None:
-            await deliver(response, scope, receive, send)
+            await deliver(response, request, send)
         else:
             size = len(body)
             await send({{
@@ -127,7 +127,7 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
         "Request": Request, "app": app, "route": route, "enter_context": running.set, "leave_context": running.reset,
         "json_types": app.renderer.json_types, "encode": app.renderer.encode, "render": app.renderer,
         "json_headers": json_headers, "text_headers": text_headers, "known_lengths": KNOWN_LENGTHS,
-        "recover": app.recover, "deliver": app.deliver, "start_tasks": app.start_tasks,
+        "recover": app.answers.recover, "deliver": app.answers.deliver, "start_tasks": app.start_tasks,
         "client_left": client_left, "ClientDisconnected": ClientDisconnected,
     }  # fmt: skip
     answer = ANSWER.format(call="\n".join(_Call(app, route, plan, names).lines()), status=route.status)

@@ -86,24 +86,24 @@ class Pipeline:
 
     def _guarded(self, inner: Call) -> Call:
         """Errors with a handler, and every HTTPError, become responses; the others go on outwards."""
-        recover = self.app.answer_error
+        answer = self.app.answers.answer
 
         async def guarded(request: Request) -> Response:
             try:
                 return await inner(request)
             except Exception as error:  # noqa: BLE001 - it becomes a response
-                return await recover(request, error)
+                return await answer(request, error)
 
         return guarded
 
     def _linked(self, layer: Middleware, inner: Call) -> Call:
-        recover, function = self.app.answer_error, layer.function
+        answer, function = self.app.answers.answer, layer.function
 
         async def linked(request: Request) -> Response:
             try:
                 response = await function(request, inner)
             except Exception as error:  # noqa: BLE001 - it becomes a response
-                return await recover(request, error)
+                return await answer(request, error)
             if not isinstance(response, Response):
                 raise CovetError(f"{layer!r} returned {response!r}; a middleware returns a Response")
             return response
@@ -112,7 +112,7 @@ class Pipeline:
 
     def _final(self, inner: Call) -> Call:
         """Every error becomes a response."""
-        recover = self.app.recover
+        recover = self.app.answers.recover
 
         async def final(request: Request) -> Response:
             try:
@@ -149,17 +149,19 @@ class Pipeline:
                 error = raised
                 raise
             finally:
-                if request.cleanups:
-                    await _clean_up(request, error)
-                if hooks.request_finished is not None and error is None:
-                    await _finished(hooks.request_finished, request, response, perf_counter() - began)
-                if hooks.event is not None:
-                    from covet.events import RequestDone
+                try:
+                    if request.cleanups:
+                        await _clean_up(request, error)
+                    if hooks.request_finished is not None and error is None:
+                        await hooks.request_finished(request, response, perf_counter() - began)
+                finally:
+                    if hooks.event is not None:
+                        from covet.events import RequestDone
 
-                    hooks.event(RequestDone.of(request, response, perf_counter() - began, error))
-                if request.tasks and response is not None:
-                    app.start_tasks(request)
-                running.reset(token)
+                        hooks.event(RequestDone.of(request, response, perf_counter() - began, error))
+                    if request.tasks and response is not None:
+                        app.start_tasks(request)
+                    running.reset(token)
 
         return serve
 
@@ -167,6 +169,7 @@ class Pipeline:
         """Make the response, with the hooks before and after, and send it."""
         app, hooks = self.app, self.app.hooks
         started, ready = hooks.request_started, hooks.response_ready
+        recover, deliver = app.answers.recover, app.answers.deliver
         if ready is not None:
             # It sees the responses to errors, too.
             call = self._final(call)
@@ -179,9 +182,9 @@ class Pipeline:
                 if ready is not None:
                     response = await ready(request, response) or response
             except Exception as error:  # noqa: BLE001 - it becomes a response
-                response = await app.recover(request, error)
+                response = await recover(request, error)
             try:
-                response = await app.deliver(response, request.scope, request.receive, send)
+                response = await deliver(response, request, send)
             except ClientDisconnected as left:
                 client_left(request, left)
             except BaseException:
@@ -214,14 +217,3 @@ async def _clean_up(request: Request, error: BaseException | None) -> None:
     except Exception:
         if error is None:
             logger.exception("a request-scoped dependency failed to clean up after the response was sent")
-
-
-async def _finished(
-    hook: Callable[..., Awaitable[Any]], request: Request, response: Response | None, seconds: float
-) -> None:
-    try:
-        await hook(request, response, seconds)
-    except ClientDisconnected:
-        return
-    except Exception:
-        logger.exception("the hook covet_request_finished failed; the response had already been sent")

@@ -6,7 +6,7 @@ A handler seldom makes one itself: what it returns becomes one (`covet.encoding`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,14 +37,16 @@ class ResponseHeaders(MutableMapping[str, str]):
 
     def __init__(self, headers: HeaderSource = ()) -> None:
         self.raw: list[tuple[bytes, bytes]] = []
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        # Any: what is both a mapping and an iterable of pairs is a mapping here, which no type says.
+        pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
+        for name, value in pairs:
             self.add(name, value)
 
     def add(self, name: str, value: str) -> None:
         """Add a header beside those of the same name.
 
         Raises:
-            ValueError: the name is no token, or the value holds a line break or NUL (RFC 9110 section 5.5).
+            ValueError: the name is no token, or the value holds a control character (RFC 9110 section 5.5).
         """
         self.raw.append(_checked(name, value))
 
@@ -97,6 +99,8 @@ def _name(name: str) -> bytes:
     return name.lower().encode("latin-1", "replace")
 
 
+# All but the tab.
+_CONTROLS = bytes(code for code in range(32) if code != 9) + b"\x7f"
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
@@ -108,8 +112,8 @@ def _checked(name: str, value: str) -> tuple[bytes, bytes]:
         raw_value = value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"the header {name!r} cannot hold {value!r}: only ISO 8859-1; encode it first") from None
-    if b"\r" in raw_value or b"\n" in raw_value or b"\0" in raw_value:
-        raise ValueError(f"the header {name!r} cannot hold a line break or NUL: {value!r}")
+    if len(raw_value.translate(None, _CONTROLS)) != len(raw_value):
+        raise ValueError(f"the header {name!r} cannot hold a control character such as a line break: {value!r}")
     return raw_name, raw_value
 
 
@@ -122,11 +126,16 @@ class Response:
         headers: as a mapping or pairs.
         content_type: the `Content-Type`; without one, text gets `text/plain; charset=utf-8` and bytes none.
 
+    Attributes:
+        deferred: whether a request decides what the response is, by `resolve`.
+
     Raises:
         ValueError: a header's name or value is invalid.
     """
 
     __slots__ = ("body", "headers", "status")
+
+    deferred: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -143,6 +152,16 @@ class Response:
         self.body = body
         if content_type is not None and "content-type" not in self.headers:
             self.headers.add("content-type", content_type)
+
+    @classmethod
+    def trusted(cls, body: bytes, status: int, *headers: tuple[bytes, bytes]) -> Response:
+        """A response whose headers nobody looks at: for those that are known to be valid, names in lower case."""
+        made = object.__new__(Response)
+        made.body = body
+        made.status = status
+        made.headers = object.__new__(ResponseHeaders)
+        made.headers.raw = [*headers]
+        return made
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status}>"
@@ -169,18 +188,28 @@ class Response:
             secure: browsers send a secure cookie to localhost over HTTP too, so development needs no other setting.
 
         Raises:
-            ValueError: the name or value has characters that a cookie cannot hold, or a prefix's rules are broken.
+            ValueError: the name or value has characters that a cookie cannot hold, both have more than 4096 bytes
+                together (browsers drop such a cookie), or a prefix's rules are broken.
         """
         if not name or not _TOKEN.issuperset(name.lower().encode("latin-1", "replace")):
             raise ValueError(f"{name!r} is no cookie name")
         if any(not ("!" <= c <= "~") or c in '",;\\' for c in value):
             raise ValueError(f"the cookie {name!r} cannot hold {value!r}: encode it, as base64 for example")
-        if name.startswith("__Host-") and (not secure or domain or path != "/"):
+        if len(name) + len(value) > 4096:
+            raise ValueError(
+                f"the cookie {name!r} has {len(name) + len(value)} bytes, and browsers keep 4096; keep the data here "
+                "and let the cookie refer to it"
+            )
+        # Browsers compare the prefixes without case (RFC 6265bis section 5.4).
+        prefix = name.lower()
+        if prefix.startswith("__host-") and (not secure or domain or path != "/"):
             raise ValueError(f"the cookie {name!r} must be secure, without domain and with path '/'")
-        if name.startswith("__Secure-") and not secure:
+        if prefix.startswith("__secure-") and not secure:
             raise ValueError(f"the cookie {name!r} must be secure")
         if same_site == "none" and not secure:
             raise ValueError(f"the cookie {name!r} with same_site='none' must be secure")
+        if partitioned and not secure:
+            raise ValueError(f"the cookie {name!r} must be secure to be partitioned")
         parts = [f"{name}={value}"]
         if max_age is not None:
             parts.append(f"Max-Age={max_age}")
@@ -200,9 +229,18 @@ class Response:
             raise ValueError(f"the cookie {name!r}: neither path nor domain may hold a semicolon")
         self.headers.add("set-cookie", "; ".join(parts))
 
-    def delete_cookie(self, name: str, *, path: str = "/", domain: str | None = None, secure: bool = True) -> None:
-        """Make the browser forget a cookie; path and domain must be those it was set with."""
-        self.set_cookie(name, "", max_age=0, path=path, domain=domain, secure=secure)
+    def delete_cookie(
+        self, name: str, *, path: str = "/", domain: str | None = None, secure: bool = True, partitioned: bool = False
+    ) -> None:
+        """Make the browser forget a cookie; path, domain and `partitioned` must be those it was set with."""
+        self.set_cookie(name, "", max_age=0, path=path, domain=domain, secure=secure, partitioned=partitioned)
+
+    async def resolve(self, scope: Any) -> Response:
+        """The response that a request gets. The application calls it when `deferred` is true, and sends the result.
+
+        What it raises is answered as an error of the handler is: nothing has been sent yet.
+        """
+        return self
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send the response.
@@ -214,8 +252,12 @@ class Response:
         raw = self.headers.raw
         if self.status in NO_CONTENT:
             body = b""
-        elif all(name != b"content-length" for name, _ in raw):
-            raw = [*raw, (b"content-length", b"%d" % len(body))]
+        else:
+            for name, _ in raw:
+                if name == b"content-length":
+                    break
+            else:
+                raw = [*raw, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": self.status, "headers": raw})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -239,7 +281,7 @@ class HTMLResponse(Response):
 
 
 class JSONResponse(Response):
-    """A value, as JSON. It takes what msgspec encodes; a handler's return value takes the application's encoders too."""
+    """A value, as JSON: what msgspec encodes. A handler's return value has the application's encoders too."""
 
     __slots__ = ()
 

@@ -82,7 +82,7 @@ def problem_responses(app: Covet, schemas: Schemas, used: set[str]) -> dict[str,
         response: Schema = {"description": description}
         made[name] = response
         error = ValidationError([]) if status == 422 else HTTPError(status)
-        if app.built.error_handler(error) is None:
+        if app.answers.handler_of(error) is None:
             response["content"] = _problem_content(schemas)
     return made
 
