@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from covet import Covet, Depends, HandlerError, HTTPError, Request, StreamingResponse
+from covet.dependencies import enter, leave
 from covet.testing import TestClient
 
 pytestmark = pytest.mark.anyio
@@ -332,7 +333,7 @@ def test_a_dependency_uses_only_what_lives_as_long_as_itself() -> None:
     @app.get("/")
     async def show(x: Annotated[None, Depends(long, scope="request")]) -> None: ...
 
-    with pytest.raises(HandlerError, match="scope 'request' and uses .* of scope 'function'"):
+    with pytest.raises(HandlerError, match=r"scope 'request' and uses .* of scope 'function'"):
         app.build()
 
     app = make_app()
@@ -395,6 +396,25 @@ async def test_overrides_hold_while_the_context_lasts() -> None:
         assert (await client.get("/")).text == "admin"
 
 
+async def test_a_type_is_overridden_whatever_provides_it() -> None:
+    class Clock:
+        def __init__(self, time: str = "noon") -> None:
+            self.time = time
+
+    for provider in (Clock, Depends(Clock), Depends(lambda: Clock("one"), thread=False), lambda: Clock("two")):
+        app = make_app()
+        app.provide(Clock, provider)
+
+        @app.get("/")
+        async def show(clock: Clock) -> str:
+            return clock.time
+
+        async with TestClient(app, overrides={Clock: lambda: Clock("midnight")}) as client:
+            assert (await client.get("/")).text == "midnight"
+        async with TestClient(app) as client:
+            assert (await client.get("/")).text != "midnight"
+
+
 async def test_an_authorizing_dependency_runs_before_the_body_is_read() -> None:
     app = make_app()
     log = Log()
@@ -410,3 +430,141 @@ async def test_an_authorizing_dependency_runs_before_the_body_is_read() -> None:
         got = await client.post("/", content=b"not json", headers={"content-type": "application/json"})
         assert got.status_code == 401
     assert log == ["authorize"]
+
+
+@pytest.mark.parametrize("scope", ["function", "request"])
+@pytest.mark.parametrize("layered", [False, True])
+async def test_a_failed_request_is_never_committed(scope: Any, layered: bool) -> None:
+    """Neither is one whose error somebody makes a response of, whichever scope the transaction has."""
+    app = make_app()
+    log = Log()
+
+    async def transaction() -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as error:
+            log.append(f"rolled back: {error}")
+            raise
+        log.append("committed")
+
+    async def show(outcome: str, x: Any) -> str:
+        if outcome == "refused":
+            raise HTTPError(409, "no")
+        if outcome == "handled":
+            raise ValueError("handled")
+        if outcome == "broken":
+            raise RuntimeError("boom")
+        return "well"
+
+    show.__annotations__["x"] = Annotated[None, Depends(transaction, scope=scope)]
+    app.get("/{outcome}")(show)
+
+    @app.exception_handler(ValueError)
+    async def handle(request: Request, error: ValueError) -> Any:
+        return "handled", 400
+
+    if layered:
+
+        @app.middleware()
+        async def passing(request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+    async with TestClient(app, raise_errors=False) as client:
+        statuses = [
+            (await client.get(f"/{outcome}")).status_code for outcome in ("well", "refused", "handled", "broken")
+        ]
+    assert statuses == [200, 409, 400, 500]
+    assert log == ["committed", "rolled back: 409 Conflict: no", "rolled back: handled", "rolled back: boom"]
+
+
+async def test_a_dependency_that_goes_on_yielding_keeps_no_other_from_its_clean_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = make_app()
+    log = Log()
+
+    async def first() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("first out")
+
+    async def goes_on() -> AsyncIterator[None]:
+        yield
+        try:
+            yield
+        finally:
+            log.append("asked to close")
+            raise RuntimeError("cannot close")
+
+    def goes_on_in_a_thread() -> Iterator[None]:
+        yield
+        try:
+            yield
+        finally:
+            log.append("asked to close")
+            raise RuntimeError("cannot close")
+
+    @app.get("/async")
+    async def show(a: Annotated[None, Depends(first)], b: Annotated[None, Depends(goes_on)]) -> None: ...
+
+    @app.get("/thread")
+    async def show_thread(
+        a: Annotated[None, Depends(first)], b: Annotated[None, Depends(goes_on_in_a_thread)]
+    ) -> None: ...
+
+    async with TestClient(app, raise_errors=False) as client:
+        for path in ("/async", "/thread"):
+            log.clear()
+            assert (await client.get(path)).status_code == 500
+            assert log == ["asked to close", "first out"]
+    assert "yielded more than once" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+async def test_cancellation_does_not_keep_a_plain_generator_from_its_clean_up(when: str) -> None:
+    """A worker thread cannot be started while cancelled, and the clean-up needs one."""
+    app = make_app()
+    log = Log()
+    cancelled: list[anyio.CancelScope] = []
+
+    def held() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            log.append("out")
+
+    @app.get("/")
+    async def show(x: Annotated[None, Depends(held)]) -> str:
+        cancelled[0].cancel()
+        if when == "within":
+            await anyio.sleep_forever()
+        return "never sent"
+
+    async with TestClient(app) as client:
+        with anyio.CancelScope() as scope:
+            cancelled.append(scope)
+            await client.get("/")
+    assert log == ["out"]
+
+
+async def test_leaving_runs_every_clean_up_whatever_the_others_raise() -> None:
+    log = Log()
+
+    async def fails(name: str) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append(name)
+            raise RuntimeError(name)
+
+    exits: list[Any] = []
+    for name in ("a", "b", "c"):
+        await enter(exits, fails(name))
+    with pytest.raises(RuntimeError, match="a") as raised:
+        await leave(exits)
+    assert log == ["c", "b", "a"]
+    assert exits == []
+    told = raised.value.__context__
+    assert isinstance(told, RuntimeError)
+    assert str(told) == "b"

@@ -32,7 +32,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
     async with anyio.create_task_group() as group:
         try:
             yield group
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised below
             failure = error
             group.cancel_scope.cancel()
     if failure is not None:

@@ -23,17 +23,27 @@ class ThreadGenerator:
 
     def __init__(self, generator: Generator[Any, None, None]) -> None:
         self._generator = generator
+        self._entered = False
 
     async def __anext__(self) -> Any:
-        return await to_thread.run_sync(self._advance, self._generator.__next__)
+        """Run it to its next `yield`. Cancellation waits for that; it never keeps the clean-up from running."""
+        if self._entered:
+            with CancelScope(shield=True):
+                return await to_thread.run_sync(self._advance, self._generator.__next__)
+        value = await to_thread.run_sync(self._advance, self._generator.__next__)
+        self._entered = True
+        return value
 
     async def athrow(self, error: BaseException) -> Any:
-        # A cancelled request must still be rolled back, and a worker thread cannot be started while cancelled.
+        """Raise `error` at its `yield`, also while the request is cancelled: it has to be rolled back then, too."""
+        # A worker thread cannot be started while cancelled.
         with CancelScope(shield=True):
             return await to_thread.run_sync(self._advance, partial(self._generator.throw, error))
 
     async def aclose(self) -> None:
-        await to_thread.run_sync(self._generator.close)
+        """Close it, also while the request is cancelled."""
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._generator.close)
 
     @staticmethod
     def _advance(step: Callable[[], Any]) -> Any:
@@ -76,11 +86,16 @@ async def leave(exits: Exits, error: BaseException | None = None) -> None:
                 await generator.athrow(error)
         except StopAsyncIteration:
             continue
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 - raised when all are cleaned up
             error = raised
         else:
-            await generator.aclose()
             error = HandlerError(f"the dependency {_name(generator)} yielded more than once")
+            try:
+                await generator.aclose()
+            except BaseException as raised:  # noqa: BLE001 - raised when all are cleaned up
+                # It yields once more, or fails; those before it are to be cleaned up all the same.
+                raised.__context__ = error
+                error = raised
     if error is not None:
         raise error
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+import anyio
 
 from covet.connections import Connection
+from covet.context import running
+from covet.dependencies import leave
 from covet.exceptions import CovetError, HTTPError, ValidationError, WebSocketDisconnected
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from covet.applications import Covet
     from covet.connections import Message, Receive, Scope
     from covet.responses import HeaderSource
     from covet.routing import WebSocketRoute
 
-__all__ = ["WebSocket"]
+__all__ = ["OpenSockets", "WebSocket", "refuse_unknown", "serve_websocket"]
+
+logger = logging.getLogger("covet.request")
 
 T = TypeVar("T")
 Send = Callable[["Message"], Awaitable[None]]
 
 # RFC 6455 section 7.4.1, and the registry of IANA that it founded.
 NORMAL, UNSUPPORTED_DATA, INVALID_DATA, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1000, 1003, 1007, 1008, 1009, 1011
-NO_STATUS, BROKEN = 1005, 1006
+GOING_AWAY, NO_STATUS, BROKEN = 1001, 1005, 1006
 
 # What the status of an HTTPError is to a connection that is open already.
 _CODES = {400: INVALID_DATA, 422: INVALID_DATA, 413: TOO_BIG, 415: UNSUPPORTED_DATA}
@@ -48,7 +57,11 @@ class WebSocket(Connection):
     does wrong: a message of the wrong kind, too large, or not of the type that was asked for raises an `HTTPError`, and
     a handler that would rather go on catches it.
 
-    One task may receive while others send.
+    When the application is about to stop, the connection is closed with code 1001, and the handler learns of it as of a
+    peer that has left. One that does not end by itself is cancelled after `[server] shutdown_timeout` seconds.
+
+    One task may receive while others send. Cancelling a call that receives loses no message, unless one was just being
+    handed over.
 
     Attributes:
         receive, send: the ASGI callables; what goes through them directly is not checked here.
@@ -56,7 +69,9 @@ class WebSocket(Connection):
         subprotocol: the one that was accepted, or None.
     """
 
-    __slots__ = ("_goodbye", "phase", "send", "subprotocol")
+    __slots__ = (
+        "_ahead", "_early", "_goodbye", "_group", "_sent", "_waiting", "phase", "send", "subprotocol",
+    )  # fmt: skip
 
     route: WebSocketRoute | None
 
@@ -74,6 +89,13 @@ class WebSocket(Connection):
         self.phase: Literal["connecting", "open", "closed"] = "connecting"
         self.subprotocol: str | None = None
         self._goodbye: tuple[int, str] | None = None
+        # Around who receives.
+        self._waiting: anyio.CancelScope | None = None
+        # How many messages were sent in a row; whether one is being received ahead meanwhile; and that one.
+        self._sent = 0
+        self._ahead: anyio.Event | None = None
+        self._early: Message | Exception | None = None
+        self._group: TaskGroup | None = None
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.path} {self.phase}>"
@@ -82,22 +104,51 @@ class WebSocket(Connection):
 
     @property
     def subprotocols(self) -> list[str]:
-        """The subprotocols that the peer offers, in its order of preference."""
-        return list(self.scope.get("subprotocols") or ())
+        """The subprotocols that the peer offers, in its order of preference.
 
-    async def accept(self, subprotocol: str | None = None, headers: HeaderSource | None = None) -> None:
+        What is no token (RFC 6455 section 4.1) is left out: some servers die of answering with it.
+        """
+        return [name for name in self.scope.get("subprotocols") or () if name and _TOKEN.issuperset(name)]
+
+    @property
+    def origin(self) -> str | None:
+        """The origin of the page whose script connects, in lower case; None where the peer is no browser.
+
+        Raises:
+            HTTPError: 400: the handshake has several `Origin` headers; and as `headers`.
+        """
+        lines = self.headers.getlist("origin")
+        if len(lines) > 1:
+            raise HTTPError(400, "a handshake has at most one Origin header")
+        return lines[0].lower() if lines else None
+
+    async def accept(
+        self,
+        subprotocol: str | None = None,
+        headers: HeaderSource | None = None,
+        *,
+        origins: Collection[str] = (),
+    ) -> None:
         """Accept the connection.
+
+        A browser lets the scripts of every page connect to every server, and sends the cookies along. So a handshake
+        from a page of another host is refused (RFC 6455 section 10.2, ASVS 4.4.2), unless `origins` names it. One
+        without an origin comes from no browser, and passes.
 
         Args:
             subprotocol: one of `subprotocols`.
             headers: further headers of the handshake's response, such as `set-cookie`.
+            origins: whose pages may connect beside the host's own, such as `https://app.example.com`; `"*"` is anybody.
 
         Raises:
+            HTTPError: 403: the handshake comes from a page of another origin; and as `origin` and `host`.
             CovetError: it was accepted or closed before, or the peer does not offer that subprotocol.
-            ValueError: a header's name or value is invalid.
-            WebSocketDisconnected: the peer has left.
+            ValueError: a header's name or value is invalid, or what `origins` holds is no origin.
+            WebSocketDisconnected: the peer has left, or the application is about to stop.
         """
+        self._require_peer()
         self._require("connecting", "accept")
+        self._check_origin([origins] if isinstance(origins, str) else list(origins))
         raw: list[tuple[bytes, bytes]] = []
         if headers:
             from covet.responses import ResponseHeaders
@@ -105,13 +156,25 @@ class WebSocket(Connection):
             raw = ResponseHeaders(headers).raw
             if any(name == b"sec-websocket-protocol" for name, _ in raw):
                 raise ValueError("the subprotocol is an argument of accept(), not a header")
-        if subprotocol is not None and (subprotocol not in self.subprotocols or not _TOKEN.issuperset(subprotocol)):
+        if subprotocol is not None and subprotocol not in self.subprotocols:
             raise CovetError(f"the peer does not offer the subprotocol {subprotocol!r}; it offers {self.subprotocols}")
         message = await self.receive()
         if message["type"] == "websocket.disconnect":
             raise self._left(message)
+        self._require_peer()
         self.phase, self.subprotocol = "open", subprotocol
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": raw})
+
+    def _check_origin(self, allowed: Collection[str]) -> None:
+        for known in allowed:
+            if known != "*" and (known.count("/") != 2 or "://" not in known):
+                raise ValueError(f"{known!r} is no origin: write scheme://host or scheme://host:port, without a path")
+        origin = self.origin
+        if origin is None or "*" in allowed or origin in [known.lower() for known in allowed]:
+            return
+        # Where TLS ends at a proxy the scheme here is another than the page's, so the hosts are compared.
+        if origin.partition("://")[2] != self.host:
+            raise HTTPError(403, f"pages of {origin} may not connect here")
 
     async def refuse(self, error: HTTPError) -> None:
         """Answer the handshake with an error: with its status and a page or problem document where the server supports
@@ -120,6 +183,9 @@ class WebSocket(Connection):
         After `accept` it closes the connection with the code that fits: 1007 for what does not validate, 1009 for what
         is too large, 1003 for the wrong kind, 1011 for errors of the server, and 1008 for all others. A connection that
         is closed stays as it is. Raising the error in a handler does the same.
+
+        Raises:
+            WebSocketDisconnected: the peer has left.
         """
         if self.phase == "connecting" and "websocket.http.response" in (self.scope.get("extensions") or {}):
             from covet.problems import render_error
@@ -129,7 +195,7 @@ class WebSocket(Connection):
             response = render_error(self, error, self.app.debug)  # type: ignore[arg-type]
 
             async def send(message: Message) -> None:
-                await self.send({**message, "type": f"websocket.{message['type']}"})
+                await self._send({**message, "type": f"websocket.{message['type']}"})
 
             await response({**self.scope, "method": "GET"}, self.receive, send)
         else:
@@ -146,32 +212,86 @@ class WebSocket(Connection):
             failures.append(error)
         await self.refuse(HTTPError(500, "the server failed to answer; it has been logged", request_id=self.id))
 
+    async def go_away(self) -> None:
+        """End the connection because the application is about to stop: the handshake with 503, an open connection with
+        1001. Whoever receives, sends or accepts hears that the peer has left.
+
+        Raises:
+            WebSocketDisconnected: the peer was faster.
+        """
+        if self.phase == "closed":
+            return
+        self._goodbye = (GOING_AWAY, "the server is stopping")
+        try:
+            if self.phase == "open":
+                await self.close(*self._goodbye)
+            else:
+                await self.refuse(_stopping())
+        finally:
+            # Not before: the handler might end then, and a server close the connection without a code.
+            if self._waiting is not None:
+                self._waiting.cancel()
+
     # Receiving
 
     async def receive_message(self) -> str | bytes:
         """The next message: text or bytes.
 
         Raises:
-            WebSocketDisconnected: the peer has closed the connection, or it broke.
+            WebSocketDisconnected: the peer has closed the connection, it broke, or the application is about to stop.
             HTTPError: 413: the message is larger than `[limits] max_body` bytes, or than the route's own limit.
             CovetError: the connection was not accepted, or this side has closed it.
         """
-        if self._goodbye is not None:
-            raise WebSocketDisconnected(*self._goodbye)
+        self._require_peer()
         self._require("open", "receive from")
-        message = await self.receive()
+        self._sent = 0
+        message: Message | None = None
+        # Not every server wakes who receives when the application itself closes the connection.
+        with anyio.CancelScope() as self._waiting:
+            try:
+                message = await self._next()
+            finally:
+                self._waiting = None
+        if message is None:
+            raise WebSocketDisconnected(*(self._goodbye or (BROKEN, "")))
         if message["type"] == "websocket.disconnect":
             raise self._left(message)
-        content: str | bytes | None = message.get("text")
-        if content is None:
+        content: str | bytes
+        text: str | None = message.get("text")
+        if text is None:
             content = bytes(message.get("bytes") or b"")
             size = len(content)
         else:
-            size = len(content) if content.isascii() else len(content.encode())
+            content = text
+            size = len(text) if text.isascii() else len(text.encode())
         limit = self.limits.max_body
         if size > limit:
             raise HTTPError(413, f"a message of {size} bytes is too large; {limit} are accepted here")
         return content
+
+    async def _next(self) -> Message:
+        if self._ahead is not None:
+            await self._ahead.wait()
+        early, self._early = self._early, None
+        if isinstance(early, Exception):
+            raise early
+        return await self.receive() if early is None else early
+
+    async def _receive_ahead(self) -> None:
+        """Receive one message, so that a handler that only sends learns that the peer has left.
+
+        Not every server tells when a message is sent to nobody.
+        """
+        assert self._ahead is not None
+        try:
+            self._early = message = await self.receive()
+            if message["type"] == "websocket.disconnect":
+                self._left(message)
+        except Exception as error:  # noqa: BLE001 - raised to who receives next
+            self._early = error
+        finally:
+            self._ahead.set()
+            self._ahead = None
 
     async def receive_text(self) -> str:
         """The next message, which must be text.
@@ -209,43 +329,32 @@ class WebSocket(Connection):
             ValidationError: it is JSON that does not fit `type`; with every fault.
             Exception: as `receive_message`.
         """
-        import msgspec
+        return _decoder(type)(await self.receive_message())
 
-        from covet.decoding import decode_json
-
-        content = await self.receive_message()
-        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-        return decode_json(data, msgspec.json.Decoder(type).decode, type)
-
-    async def iter_text(self) -> AsyncIterator[str]:
+    def iter_text(self) -> AsyncIterator[str]:
         """The text messages, until the peer leaves or this side closes. Raises as `receive_text` otherwise."""
-        async for message in self._messages(self.receive_text):
-            yield message
+        return _Messages(self, self.receive_text)
 
-    async def iter_bytes(self) -> AsyncIterator[bytes]:
+    def iter_bytes(self) -> AsyncIterator[bytes]:
         """The binary messages, until the peer leaves or this side closes. Raises as `receive_bytes` otherwise."""
-        async for message in self._messages(self.receive_bytes):
-            yield message
+        return _Messages(self, self.receive_bytes)
 
-    async def iter_json(self, type: Any = Any) -> AsyncIterator[Any]:
+    @overload
+    def iter_json(self) -> AsyncIterator[Any]: ...
+    @overload
+    def iter_json(self, type: type[T]) -> AsyncIterator[T]: ...
+    def iter_json(self, type: Any = Any) -> AsyncIterator[Any]:
         """The messages decoded from JSON to `type`, until the peer leaves or this side closes.
 
-        Raises as `receive_json` otherwise, which also ends the iteration.
+        Raises as `receive_json` otherwise. The next message can be asked for all the same: an iterator that has raised
+        is not at its end.
         """
+        decode = _decoder(type)
 
         async def receive() -> Any:
-            return await self.receive_json(type)
+            return decode(await self.receive_message())
 
-        async for message in self._messages(receive):
-            yield message
-
-    async def _messages(self, receive: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
-        while self.phase != "closed":
-            try:
-                message = await receive()
-            except WebSocketDisconnected:
-                return
-            yield message
+        return _Messages(self, receive)
 
     # Sending
 
@@ -253,26 +362,32 @@ class WebSocket(Connection):
         """Send a text message.
 
         Raises:
-            WebSocketDisconnected: the peer has left.
+            TypeError: it is no `str`.
+            WebSocketDisconnected: the peer has left, or the application is about to stop.
             CovetError: the connection was not accepted, or this side has closed it.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"send_text sends str, not {type(text).__name__}; there is send_bytes, and send_json")
         await self._deliver({"type": "websocket.send", "text": text})
 
-    async def send_bytes(self, data: bytes) -> None:
+    async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
         """Send a binary message.
 
         Raises:
-            WebSocketDisconnected: the peer has left.
+            TypeError: it is not bytes.
+            WebSocketDisconnected: the peer has left, or the application is about to stop.
             CovetError: the connection was not accepted, or this side has closed it.
         """
-        await self._deliver({"type": "websocket.send", "bytes": data})
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"send_bytes sends bytes, not {type(data).__name__}; there is send_text, and send_json")
+        await self._deliver({"type": "websocket.send", "bytes": bytes(data)})
 
     async def send_json(self, value: Any) -> None:
         """Send a value as JSON, in a text message; what handlers may return as JSON can be sent.
 
         Raises:
             TypeError: the value cannot be encoded.
-            WebSocketDisconnected: the peer has left.
+            WebSocketDisconnected: the peer has left, or the application is about to stop.
             CovetError: the connection was not accepted, or this side has closed it.
         """
         await self.send_text(self.app.renderer.encode(value).decode())
@@ -301,9 +416,13 @@ class WebSocket(Connection):
             self._goodbye = (BROKEN, "")
 
     async def _deliver(self, message: Message) -> None:
-        if self._goodbye is not None:
-            raise WebSocketDisconnected(*self._goodbye)
+        self._require_peer()
         self._require("open", "send to")
+        self._sent += 1
+        # A handler that answers each message needs none ahead, and is spared the task.
+        if self._sent > 1 and self._waiting is None and self._early is None and self._ahead is None and self._group:
+            self._ahead = anyio.Event()
+            self._group.start_soon(self._receive_ahead)
         await self._send(message)
 
     async def _send(self, message: Message) -> None:
@@ -319,10 +438,46 @@ class WebSocket(Connection):
         self.phase = "closed"
         return WebSocketDisconnected(*self._goodbye)
 
+    def _require_peer(self) -> None:
+        if self._goodbye is not None:
+            raise WebSocketDisconnected(*self._goodbye)
+
     def _require(self, phase: str, what: str) -> None:
         if self.phase != phase:
             hints = {"connecting": "; call accept() first", "open": "; it was accepted before"}
             raise CovetError(f"cannot {what} the WebSocket {self.path}: it is {self.phase}{hints.get(self.phase, '')}")
+
+
+class _Messages(Generic[T]):
+    """Messages one by one. No generator: one that is left early has to be closed, and that is easily forgotten."""
+
+    def __init__(self, socket: WebSocket, receive: Callable[[], Awaitable[T]]) -> None:
+        self._socket = socket
+        self._receive = receive
+
+    def __aiter__(self) -> _Messages[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._socket.phase == "closed":
+            raise StopAsyncIteration
+        try:
+            return await self._receive()
+        except WebSocketDisconnected:
+            raise StopAsyncIteration from None
+
+
+def _decoder(type: Any) -> Callable[[str | bytes], Any]:
+    """A function that decodes a message from JSON to `type`. Raises as `receive_json`."""
+    from covet.decoding import decode_json, json_decoder
+
+    decode = json_decoder(type)
+
+    def decoded(content: str | bytes) -> Any:
+        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+        return decode_json(data, decode, type)
+
+    return decoded
 
 
 def _told(error: HTTPError) -> str:
@@ -335,3 +490,151 @@ def _told(error: HTTPError) -> str:
 def _shortened(reason: str) -> str:
     """As much of a text as a close frame holds."""
     return reason.encode()[:MAX_REASON].decode(errors="ignore")
+
+
+# Serving
+
+
+class OpenSockets:
+    """The connections that an application serves, so that it can end them when it is about to stop."""
+
+    def __init__(self) -> None:
+        self._open: dict[WebSocket, anyio.CancelScope] = {}
+        self._watched = False
+        self._changed: anyio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @classmethod
+    def of(cls, app: Covet) -> OpenSockets:
+        """Those of an application."""
+        found = app.state.get(cls)
+        if found is None:
+            found = app.state[cls] = cls()
+        return found
+
+    def add(self, socket: WebSocket, scope: anyio.CancelScope) -> None:
+        """Note a connection, and the cancel scope that its handler runs in."""
+        self._open[socket] = scope
+        # One task for all of them; without the application's lifespan nobody tells when it stops.
+        if not self._watched and socket.app.tasks.running:
+            self._watched = True
+            socket.app.tasks.start_soon(self._end_all, socket.app, name="closing WebSockets")
+
+    def discard(self, socket: WebSocket) -> None:
+        """Forget a connection that has ended."""
+        del self._open[socket]
+        if self._changed is not None:
+            self._changed.set()
+
+    async def _end_all(self, app: Covet) -> None:
+        try:
+            await app.drain.wait()
+            async with anyio.create_task_group() as group:
+                for socket in tuple(self._open):
+                    group.start_soon(_send_away, socket)
+                with anyio.move_on_after(app.settings.server.shutdown_timeout):
+                    while self._open:
+                        self._changed = changed = anyio.Event()
+                        await changed.wait()
+                group.cancel_scope.cancel()
+        finally:
+            self._watched = False
+            # Also when the wait itself is cancelled, as the application gives its tasks no longer than that.
+            for socket, scope in self._open.items():
+                logger.warning("cancelled at shutdown: the handler of the WebSocket %s", socket.path)
+                scope.cancel()
+
+
+async def _send_away(socket: WebSocket) -> None:
+    try:
+        await socket.go_away()
+    except WebSocketDisconnected:
+        logger.debug("the peer of the WebSocket %s has left", socket.path)
+    except Exception:
+        logger.exception("the WebSocket %s could not be closed", socket.path)
+
+
+async def serve_websocket(socket: WebSocket, call: Callable[[WebSocket], Awaitable[Any]]) -> None:
+    """Let a handler serve a connection, and end the connection as the handler ends.
+
+    What the handshake lacks refuses it before it is accepted. An error of the handler is logged, and closes the
+    connection with 1011.
+    """
+    open_sockets = OpenSockets.of(socket.app)
+    token = running.set(socket)
+    error: BaseException | None = None
+    async with anyio.create_task_group() as group:
+        socket._group = group
+        open_sockets.add(socket, group.cancel_scope)
+        try:
+            try:
+                _check_handshake(socket)
+                await call(socket)
+                await socket.close()
+            except Exception as raised:  # noqa: BLE001 - it is logged, or told to the peer
+                error = raised
+                await _end(socket, raised)
+        except BaseException as cancelled:
+            error = cancelled
+            raise
+        finally:
+            try:
+                if socket.cleanups:
+                    await leave(socket.cleanups, error)
+            except Exception as raised:
+                if raised is not error:
+                    logger.exception("a request-scoped dependency of the WebSocket %s failed to clean up", socket.path)
+            finally:
+                open_sockets.discard(socket)
+                running.reset(token)
+                group.cancel_scope.cancel()
+
+
+def _check_handshake(socket: WebSocket) -> None:
+    if socket.app.drain.started:
+        raise _stopping()
+    # Reading them is what refuses those beyond the limits.
+    _ = socket.headers
+
+
+def _stopping() -> HTTPError:
+    return HTTPError(503, "the server is stopping; connect again", headers={"retry-after": "1"})
+
+
+async def _end(socket: WebSocket, raised: Exception) -> None:
+    """End a connection after an error."""
+    cause = _cause(raised)
+    try:
+        if isinstance(cause, WebSocketDisconnected):
+            logger.debug("the peer closed the WebSocket %s", socket.path)
+        elif isinstance(cause, HTTPError):
+            await socket.refuse(cause)
+        else:
+            logger.error("the WebSocket handler of %s failed", socket.path, exc_info=raised)
+            await socket.fail(raised)
+    except WebSocketDisconnected:
+        logger.debug("the peer of the WebSocket %s has left", socket.path)
+
+
+def _cause(raised: Exception) -> Exception:
+    """What an error says to the peer. Of the group that a handler's own tasks raised, an HTTPError or the peer's
+    leaving, if nothing else is in it."""
+    if not isinstance(raised, ExceptionGroup):
+        return raised
+    leaves = [_cause(inner) for inner in raised.exceptions]
+    if all(isinstance(leaf, HTTPError | WebSocketDisconnected) for leaf in leaves):
+        return next((leaf for leaf in leaves if isinstance(leaf, HTTPError)), leaves[0])
+    return raised
+
+
+async def refuse_unknown(socket: WebSocket) -> None:
+    """Refuse a handshake that no route answers, with status 404."""
+
+    async def missing(socket: WebSocket) -> None:
+        if len(socket.path) > socket.limits.max_target_bytes:
+            raise HTTPError(414, f"a path may have at most {socket.limits.max_target_bytes} bytes")
+        raise HTTPError(404, f"no WebSocket is served at {socket.path}")
+
+    await serve_websocket(socket, missing)

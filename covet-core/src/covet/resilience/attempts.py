@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import copy
 from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -12,7 +13,8 @@ import anyio
 import tenacity
 
 from covet.events import RetryScheduled, listener
-from covet.resilience.guarding import Kinds, require_coroutine
+from covet.exceptions import CovetError
+from covet.resilience.guarding import Kinds, errors_in, require_coroutine, require_kinds
 
 __all__ = ["Attempt", "Wait", "exponential", "retry", "retrying"]
 
@@ -44,14 +46,17 @@ class Attempt:
 
     Attributes:
         number: which attempt it is, from 1.
+        made: whether its block was entered.
     """
 
     def __init__(self, state: tenacity.RetryCallState, on: Kinds) -> None:
         self.number: int = state.attempt_number
+        self.made = False
         self._state = state
         self._on = on
 
     def __enter__(self) -> Attempt:
+        self.made = True
         return self
 
     def __exit__(
@@ -61,7 +66,7 @@ class Attempt:
             self._state.set_result(None)
             return False
         # tenacity would take any exception, and with it a cancellation.
-        if kind is None or not isinstance(error, self._on):
+        if kind is None or not all(isinstance(inner, self._on) for inner in errors_in(error)):
             return False
         self._state.set_exception((kind, error, traceback))
         return True
@@ -75,7 +80,8 @@ class retrying:  # noqa: N801 - it is called like a function, in a loop
                 await connect()
 
     Args:
-        on: the exceptions after which another attempt is made. Any other ends the loop.
+        on: the exceptions after which another attempt is made. Any other ends the loop; of a group that a task group
+            raised, all have to be such.
         max_attempts: how many attempts are made at most.
         wait: the seconds between them: `exponential()` by default, or another wait strategy of tenacity.
         budget: seconds after which no further attempt begins; one that would only begin later is not waited for. It
@@ -87,6 +93,7 @@ class retrying:  # noqa: N801 - it is called like a function, in a loop
 
     Raises:
         ValueError: an argument makes no sense.
+        TypeError: `on` holds what is no subclass of Exception.
     """
 
     def __init__(
@@ -100,8 +107,9 @@ class retrying:  # noqa: N801 - it is called like a function, in a loop
     ) -> None:
         if max_attempts < 1:
             raise ValueError(f"max_attempts is at least 1, not {max_attempts}")
-        if budget is not None and budget <= 0:
+        if budget is not None and not budget > 0:
             raise ValueError(f"budget is in seconds, above 0, not {budget}")
+        require_kinds(on, "on")
         self._on = on
         self._name = name
         self._options: dict[str, Any] = {
@@ -114,7 +122,8 @@ class retrying:  # noqa: N801 - it is called like a function, in a loop
     def __aiter__(self) -> AsyncIterator[Attempt]:
         attempts = tenacity.AsyncRetrying(
             sleep=anyio.sleep,
-            retry=tenacity.retry_if_exception_type(self._on),
+            # `Attempt` has decided already.
+            retry=tenacity.retry_if_exception_type(Exception),
             before_sleep=self._scheduled,
             retry_error_callback=_give_up,
             **self._options,
@@ -136,12 +145,17 @@ class _Attempts:
     def __init__(self, attempts: AsyncIterator[tenacity.AttemptManager], on: Kinds) -> None:
         self._attempts = attempts
         self._on = on
+        self._last: Attempt | None = None
 
     def __aiter__(self) -> _Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        return Attempt((await anext(self._attempts)).retry_state, self._on)
+        if self._last is not None and not self._last.made:
+            # It would go on for ever.
+            raise CovetError("an attempt was not made: write `with attempt:` around what is to be tried")
+        self._last = Attempt((await anext(self._attempts)).retry_state, self._on)
+        return self._last
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:
@@ -162,12 +176,15 @@ def retry(
     Raises:
         ConfigurationError: what it decorates is no coroutine function.
         ValueError: an argument makes no sense.
+        TypeError: `on` holds what is no subclass of Exception.
     """
+
+    unnamed = retrying(on=on, max_attempts=max_attempts, wait=wait, budget=budget)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         require_coroutine(function, "retry")
-        name = getattr(function, "__qualname__", repr(function))
-        attempts = retrying(on=on, max_attempts=max_attempts, wait=wait, budget=budget, name=name)
+        attempts = copy(unnamed)
+        attempts._name = getattr(function, "__qualname__", repr(function))
 
         @wraps(function)
         async def retried(*args: P.args, **kwargs: P.kwargs) -> R:

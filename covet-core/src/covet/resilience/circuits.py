@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from covet.events import CircuitChanged, CircuitState, listener
-from covet.resilience.guarding import CircuitOpen, Guard, Kinds
+from covet.exceptions import CovetError
+from covet.resilience.guarding import CircuitOpen, Guard, Kinds, errors_in, require_kinds
 
 __all__ = ["CircuitBreaker"]
 
@@ -37,13 +38,15 @@ class CircuitBreaker(Guard):
         window: seconds for which a call counts, to the tenth of it.
         cooldown: seconds for which it stays open.
         probes: how many calls half-open lets through, and how many have to succeed.
-        on: the exceptions that are failures. Others are answers like any other: a 404 is no outage.
+        on: the exceptions that are failures. Others are answers like any other: a 404 is no outage. A group that a task
+            group raised is a failure if anything in it is.
         ignore: those among them that are none.
         listener: called with each `CircuitChanged`, which also goes to `covet_event`.
         clock: gives the time in seconds.
 
     Raises:
         ValueError: an argument makes no sense.
+        TypeError: `on` or `ignore` holds what is no subclass of Exception.
     """
 
     SLICES = 10
@@ -68,8 +71,10 @@ class CircuitBreaker(Guard):
         for what, least in (("minimum_calls", minimum_calls), ("probes", probes), ("failure_count", failure_count)):
             if least is not None and least < 1:
                 raise ValueError(f"{what} is at least 1, not {least}")
-        if window <= 0 or cooldown <= 0:
+        if not (window > 0 and cooldown > 0):
             raise ValueError(f"window and cooldown are seconds above 0, not {window} and {cooldown}")
+        require_kinds(on, "on")
+        require_kinds(ignore, "ignore")
         self.name = name
         self.failure_rate = failure_rate
         self.failure_count = failure_count
@@ -112,8 +117,14 @@ class CircuitBreaker(Guard):
         else:
             self._change("closed")
 
+    def for_one_call(self) -> Guard:
+        """What guards one call of a decorated function."""
+        return _GuardedCall(self)
+
     async def __aenter__(self) -> CircuitBreaker:
-        _entered.set((*_entered.get(), (self, self._admit())))
+        call = _GuardedCall(self)
+        await call.__aenter__()
+        _entered.set((*_entered.get(), call))
         return self
 
     async def __aexit__(
@@ -121,16 +132,23 @@ class CircuitBreaker(Guard):
     ) -> None:
         entered = _entered.get()
         for index in range(len(entered) - 1, -1, -1):
-            if entered[index][0] is self:
+            if entered[index].breaker is self:
                 _entered.set(entered[:index] + entered[index + 1 :])
-                self._settle(entered[index][1], self._failed(error))
+                await entered[index].__aexit__(kind, error, traceback)
                 return
+        raise CovetError(
+            f"the circuit breaker {self.name!r} is left where it was not entered: a block under it begins and ends in "
+            "one task; let it decorate a function instead"
+        ) from error
 
     def _failed(self, error: BaseException | None) -> bool | None:
         """Whether a call has failed; None for one that was cancelled."""
-        if error is not None and not isinstance(error, Exception):
-            return None
-        return isinstance(error, self._on) and not isinstance(error, self._ignore)
+        if error is None:
+            return False
+        errors = errors_in(error)
+        if any(isinstance(inner, self._on) and not isinstance(inner, self._ignore) for inner in errors):
+            return True
+        return False if all(isinstance(inner, Exception) for inner in errors) else None
 
     def _admit(self) -> int:
         """Let a call through, and return the period it begins in. Raises CircuitOpen."""
@@ -169,9 +187,8 @@ class CircuitBreaker(Guard):
         self._slices[-1][1] += 1
         self._slices[-1][2] += failed
         calls, failures = self.counts()
-        if not failed:
-            return
-        rate = calls >= self.minimum_calls and failures >= self.failure_rate * calls
+        # A quotient, as 7 of 10 are less than the product 0.7 * 10.
+        rate = calls >= self.minimum_calls and failures / calls >= self.failure_rate
         if rate or (self.failure_count is not None and failures >= self.failure_count):
             self._change("open")
 
@@ -206,6 +223,22 @@ class CircuitBreaker(Guard):
                 logger.exception("the listener of the circuit breaker %s failed", self.name)
 
 
-# The breakers that this context is inside of, each with the period in which it was entered. A breaker is shared by
-# tasks, so it cannot keep that itself.
-_entered: ContextVar[tuple[tuple[CircuitBreaker, int], ...]] = ContextVar("covet.resilience.entered", default=())
+class _GuardedCall(Guard):
+    """One call under a breaker, with the period in which it began."""
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self.breaker = breaker
+        self._period = 0
+
+    async def __aenter__(self) -> None:
+        self._period = self.breaker._admit()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.breaker._settle(self._period, self.breaker._failed(error))
+
+
+# The calls under breakers that this context is inside of, for `async with breaker`: a breaker is shared by tasks, so it
+# cannot keep that itself.
+_entered: ContextVar[tuple[_GuardedCall, ...]] = ContextVar("covet.resilience.entered", default=())

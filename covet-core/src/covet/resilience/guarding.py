@@ -9,7 +9,17 @@ from typing import Any, TypeVar, cast
 
 from covet.exceptions import ConfigurationError, CovetError
 
-__all__ = ["BulkheadFull", "CircuitOpen", "Guard", "Kinds", "ResilienceError", "TimeoutExceeded", "require_coroutine"]
+__all__ = [
+    "BulkheadFull",
+    "CircuitOpen",
+    "Guard",
+    "Kinds",
+    "ResilienceError",
+    "TimeoutExceeded",
+    "errors_in",
+    "require_coroutine",
+    "require_kinds",
+]
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
@@ -64,6 +74,7 @@ class Guard:
         raise NotImplementedError
 
     def for_one_call(self) -> Guard:
+        """The guard to enter for one call of a decorated function: itself, or a fresh one where it keeps state."""
         return self
 
     def __call__(self, function: F) -> F:
@@ -83,8 +94,31 @@ class Guard:
 
 
 def require_coroutine(function: Callable[..., Any], what: str) -> None:
+    """Check that `function`, which `what` decorates, is a coroutine function.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
     from covet.signatures import is_coroutine
 
     if not is_coroutine(function):
         name = getattr(function, "__qualname__", repr(function))
         raise ConfigurationError(f"{what} guards `async def` functions, and {name} is none")
+
+
+def require_kinds(kinds: Kinds, what: str) -> None:
+    """Check that `kinds` are exceptions that a guard may act on. A cancellation is none.
+
+    Raises:
+        TypeError: they are not.
+    """
+    for kind in kinds if isinstance(kinds, tuple) else (kinds,):
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(f"{what} takes subclasses of Exception, one or a tuple of them, not {kind!r}")
+
+
+def errors_in(error: BaseException) -> list[BaseException]:
+    """What an error consists of: the errors in a group, as task groups raise them, or the error itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [inner for part in error.exceptions for inner in errors_in(part)]

@@ -33,6 +33,7 @@ class timeout(Guard):  # noqa: N801 - it is called like a function
         self._scope: anyio.CancelScope | None = None
 
     def for_one_call(self) -> timeout:
+        """A timeout of its own for each call: they overlap."""
         return timeout(self.seconds)
 
     async def __aenter__(self) -> timeout:
@@ -69,7 +70,7 @@ class Bulkhead(Guard):
     """
 
     def __init__(self, limit: int, *, queue: int = 0, wait: float | None = None) -> None:
-        if limit < 1 or queue < 0 or (wait is not None and wait <= 0):
+        if limit < 1 or queue < 0 or (wait is not None and not wait > 0):
             raise ValueError(
                 f"limit is at least 1, queue at least 0, wait above 0 seconds; not {limit}, {queue} and {wait}"
             )

@@ -12,8 +12,9 @@ from anyio.abc import TaskGroup
 
 from covet.connections import Message, Scope
 from covet.exceptions import CovetError
+from covet.streaming import close
 
-__all__ = ["FAILURES", "ASGIApp", "Exchange", "Served", "Transport"]
+__all__ = ["AFTER", "EXCHANGE", "FAILURES", "ASGIApp", "Body", "Exchange", "Served", "Transport"]
 
 T = TypeVar("T")
 
@@ -21,6 +22,12 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 FAILURES = "covet.failures"
 """The scope's key of a list that takes the errors which an application answers with a 500 page of its own."""
+
+EXCHANGE = "covet.exchange"
+"""The key in a response's extensions under which its `Exchange` stands."""
+
+AFTER = "covet.after"
+"""The scope's key of a list that takes an event for each work after a response, set when that is done."""
 
 PATIENCE = 5.0
 """Seconds that an application gets to notice that its client has left."""
@@ -167,19 +174,31 @@ class Exchange(Served, httpx.AsyncByteStream):
         except TimeoutError:
             raise httpx.ReadTimeout(f"no answer to {self} in {self._timeout} seconds", request=self.request) from None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            try:
-                chunk = await self._in_time(self._body.receive())
-            except anyio.EndOfStream:
-                break
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        # No generator: trio warns of one that a test does not read to its end.
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece of the response's body.
+
+        Raises:
+            Exception: what the application raised, if errors are to be raised.
+            httpx.ReadTimeout: the request's timeout has passed.
+            httpx.RemoteProtocolError: the application ended in the middle of its response.
+        """
+        try:
+            return await self._in_time(self._body.receive())
+        except anyio.EndOfStream:
+            pass
         if self._complete:
             # Over a network nobody knows when a handler ends; a test wants its clean-up to have happened.
             await self.ended.wait()
+            for done in self._scope.get(AFTER, ()):
+                await done.wait()
         self.raise_failure()
         if not self._complete:
             raise httpx.RemoteProtocolError(f"the application broke off its response to {self}", request=self.request)
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Leave, and wait until the application has ended.
@@ -210,8 +229,9 @@ class Exchange(Served, httpx.AsyncByteStream):
                 group.cancel_scope.cancel()
 
             group.start_soon(until_over)
+            pieces = aiter(stream)
             try:
-                async for piece in stream:
+                async for piece in pieces:
                     await self._pieces.send(piece)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 # The application has ended without reading all of it.
@@ -219,6 +239,8 @@ class Exchange(Served, httpx.AsyncByteStream):
             except Exception as error:  # noqa: BLE001 - it is raised to the client
                 self._upload_error = error
                 self._over.set()
+            finally:
+                await close(pieces)
             group.cancel_scope.cancel()
         self._pieces.close()
 
@@ -289,19 +311,39 @@ class Exchange(Served, httpx.AsyncByteStream):
         self._started.set()
 
 
+class Body(httpx.AsyncByteStream):
+    """The body of a response that is read as it comes.
+
+    httpx puts a generator of its own around it, of which trio warns when it is not read to its end.
+    """
+
+    def __init__(self, exchange: Exchange, bound: httpx.AsyncByteStream) -> None:
+        self._exchange = exchange
+        self._bound = bound
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._exchange)
+
+    async def aclose(self) -> None:
+        """Close it. Raises as `Exchange.aclose`."""
+        await self._bound.aclose()
+
+
 class Transport(httpx.AsyncBaseTransport):
     """Hands requests to an application, each in a task of its own. Enter it before the first.
 
     Attributes:
         app: the application.
         raise_errors: whether its errors are raised to the client.
+        wait_for_tasks: whether a response is complete only when the work after it is done.
         state: what its lifespan has put into the scope's `state`.
     """
 
-    def __init__(self, app: ASGIApp, client: tuple[str, int], *, raise_errors: bool) -> None:
+    def __init__(self, app: ASGIApp, client: tuple[str, int], *, raise_errors: bool, wait_for_tasks: bool) -> None:
         self.state: dict[str, Any] = {}
         self.app = app
         self.raise_errors = raise_errors
+        self.wait_for_tasks = wait_for_tasks
         self._client = client
         self._group: TaskGroup | None = None
         self._open: set[Served] = set()
@@ -336,24 +378,34 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Serve a request; returns when the application has started its response."""
+        group = self.entered(request)
         scope = self.scope(request, type="http", method=request.method, extensions={})
+        if self.wait_for_tasks:
+            scope[AFTER] = []
         exchange = Exchange(self.app, request, scope, raise_errors=self.raise_errors)
-        await exchange.start(self.take(exchange))
-        return httpx.Response(exchange.status, headers=exchange.headers, stream=exchange, request=request)
+        self.take(exchange)
+        await exchange.start(group)
+        return httpx.Response(
+            exchange.status, headers=exchange.headers, stream=exchange, extensions={EXCHANGE: exchange}, request=request
+        )
 
-    def take(self, served: Served) -> TaskGroup:
-        """The task group to serve a connection in. Those that are still open at the end are told that the client left.
+    def entered(self, request: httpx.Request) -> TaskGroup:
+        """The task group to serve a connection in.
 
         Raises:
             CovetError: the client is not entered, or is closed.
         """
         if self._group is None:
             raise CovetError(
-                f"{served} has no application to go to: make requests inside of `async with TestClient(app) as client:`"
+                f"{request.method} {request.url.path} has no application to go to: make requests inside of "
+                "`async with TestClient(app) as client:`"
             )
+        return self._group
+
+    def take(self, served: Served) -> None:
+        """Note a connection. Those that are still open at the end are told that the client left."""
         self._open = {other for other in self._open if not other.ended.is_set()}
         self._open.add(served)
-        return self._group
 
     def scope(self, request: httpx.Request, **parts: Any) -> dict[str, Any]:
         """The ASGI scope of a connection."""

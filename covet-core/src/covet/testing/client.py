@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from covet.applications import Covet
-from covet.exceptions import CovetError
+from covet.exceptions import CovetError, WebSocketDisconnected
 from covet.lifespan import mounted_lifespan
 from covet.routing import Mount
-from covet.testing.asgi import FAILURES, ASGIApp, Transport
+from covet.testing.asgi import EXCHANGE, FAILURES, ASGIApp, Body, Transport
 from covet.testing.websocket import TestWebSocket
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ class TestClient(httpx.AsyncClient):
         async with TestClient(app) as client:
             response = await client.get("/users", params={"page": 2})
 
-    The application runs in the test's own event loop, asyncio or trio, each request in a task of its own. A call returns
-    when the application has ended with the request, clean-up included. Responses are streamed (`client.stream`).
+    The application runs in the test's own event loop, asyncio or trio, each request in a task of its own. A call
+    returns when the application has ended with the request, clean-up and what `Request.after` was given included.
+    Responses are streamed (`client.stream`); a test that reads one in part iterates over `response.stream`, as trio
+    warns of httpx's own iterators when they are left early.
 
     The application sees a client that has left when a response is closed before its end, and when `timeout=` (seconds)
     passes without an answer; there is no timeout otherwise. Cancelling a call cancels the application's task, as a
@@ -40,6 +42,8 @@ class TestClient(httpx.AsyncClient):
         lifespan: whether to start the application on entering, and to stop it on leaving.
         raise_errors: whether an error that nobody handles is raised by the call that caused it. Without, it is the
             response that a client on the network would see: a page with status 500, or a connection that breaks.
+        wait_for_tasks: whether a call waits for what `Request.after` was given. Without, that is done at the latest
+            when the client is left.
         overrides: what stands in for dependencies: `{provider_or_type: replacement}`, as for `Covet.override`.
         base_url: https, as otherwise cookies would not come back that are sent over secure connections only.
         client: the address and port that the application sees.
@@ -57,6 +61,7 @@ class TestClient(httpx.AsyncClient):
         *,
         lifespan: bool = True,
         raise_errors: bool = True,
+        wait_for_tasks: bool = True,
         overrides: Mapping[Any, Any] | None = None,
         base_url: str = "https://localhost",
         client: tuple[str, int] = ("127.0.0.1", 50000),
@@ -70,7 +75,7 @@ class TestClient(httpx.AsyncClient):
         self._lifespan = lifespan
         self._overrides = overrides
         self._stack = AsyncExitStack()
-        self._asgi = Transport(app, client, raise_errors=raise_errors)
+        self._asgi = Transport(app, client, raise_errors=raise_errors, wait_for_tasks=wait_for_tasks)
         super().__init__(
             transport=self._asgi,
             base_url=base_url,
@@ -115,6 +120,18 @@ class TestClient(httpx.AsyncClient):
         with _single():
             await self._stack.__aexit__(*((None, None, None) if ours else (exc_type, exc_value, traceback)))
 
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """Send a request; as `httpx.AsyncClient.send`.
+
+        Raises:
+            Exception: what the application raised, if errors are to be raised.
+        """
+        response = await super().send(request, stream=stream, **options)
+        exchange = response.extensions.get(EXCHANGE)
+        if stream and exchange is not None and isinstance(response.stream, httpx.AsyncByteStream):
+            response.stream = Body(exchange, response.stream)
+        return response
+
     @asynccontextmanager
     async def websocket(
         self,
@@ -145,11 +162,17 @@ class TestClient(httpx.AsyncClient):
             request, type="websocket", subprotocols=list(subprotocols), extensions={"websocket.http.response": {}}
         )
         scope["scheme"] = "wss" if request.url.scheme in ("https", "wss") else "ws"
+        group = self._asgi.entered(request)
         socket = TestWebSocket(self.app, request, scope, raise_errors=self._asgi.raise_errors)
-        await socket.connect(self._asgi.take(socket))
+        self._asgi.take(socket)
+        await socket.connect(group)
         self.cookies.extract_cookies(httpx.Response(101, headers=socket.headers, request=request))
         try:
             yield socket
+        except WebSocketDisconnected:
+            # What the application raises after it has closed explains more.
+            await socket.close()
+            raise
         except BaseException:
             socket.leave()
             raise

@@ -43,6 +43,11 @@ def covet_app(pytestconfig: pytest.Config) -> Covet:
             "`covet_app = module:name` under [tool.pytest.ini_options], or override the fixture covet_app"
         ) from error
     app: Covet = found
+    if not callable(app):
+        raise pytest.UsageError(
+            f"the ini option covet_app is {target!r}, and that is {app!r}, no application; write "
+            "`covet_app = module:name` under [tool.pytest.ini_options], or override the fixture covet_app"
+        )
     return app
 
 
