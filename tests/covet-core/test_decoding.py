@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covet.decoding import MAX_FAULTS, decode_json, fault_of
+from covet.decoding import MAX_FAULTS, decode_json, fault_of, json_decoder
 from covet.exceptions import HTTPError, ValidationError
 
 T = TypeVar("T")
@@ -204,6 +204,7 @@ def test_every_fault_is_found() -> None:
         ('{"low": 2, "high": 1}', Range, {"": "low is above high"}),
         ('[{"low": 2, "high": 1}]', list[Range], {"/0": "low is above high"}),
         ('{"type": "Cat", "odd": 1}', Cat, {"/lives": "is required", "/odd": "is not known here"}),
+        ('{"type": 5}', Cat, {"/lives": "is required", "/type": "Expected `str`"}),
         ('{"type": "Cow"}', Cat | Dog, {"/type": "Invalid value 'Cow'"}),
         ('{"type": "Dog", "tricks": [1]}', Cat | Dog, {"/tricks/0": "Expected `str`, got `int`"}),
         ('{"2020-13-01": 1}', dict[date, int], {"": "Invalid RFC3339 encoded date"}),
@@ -273,3 +274,58 @@ def test_any_bytes_are_decoded_or_refused(data: bytes, type_: Any) -> None:
         decode_json(data, msgspec.json.Decoder(type_).decode, type_)
     except HTTPError as refused:
         assert refused.status in (400, 422)  # noqa: PT017 - or nothing is refused
+
+
+# Defaults of dataclasses
+
+
+@dataclasses.dataclass
+class Line:
+    text: str
+    points: list[Point] = dataclasses.field(default_factory=list)
+    colour: str = "black"
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    lines: dict[str, Line]
+    origin: Point | None = None
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    inner: tuple[Point, ...] = ()
+    size: int = 3
+
+
+class Holder(msgspec.Struct):
+    drawing: Drawing
+    slotted: Slotted
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (Point, Point(1)),
+        (list[Point], [Point(1), Point(2, 3)]),
+        (Line, Line("a", [Point(1)])),
+        (Drawing, Drawing({"a": Line("a")}, Point(5))),
+        (Slotted, Slotted((Point(1),))),
+        (Holder, Holder(Drawing({}), Slotted())),
+        (Point | None, Point(7)),
+    ],
+)
+def test_a_decoded_dataclass_has_its_defaults_and_keeps_them_when_encoded(type_: Any, value: Any) -> None:
+    """msgspec by itself leaves them to the class, and out of the JSON that is made of the instance."""
+    everything = json.loads(msgspec.json.encode(value))
+    sparse = msgspec.json.encode(value).replace(b',"y":0', b"").replace(b',"colour":"black"', b"")
+    for data in (sparse, sparse.replace(b',"scale":1.0', b""), msgspec.json.encode(value)):
+        decoded = json_decoder(type_)(data)
+        assert decoded == value
+        assert json.loads(msgspec.json.encode(decoded)) == everything
+
+
+def test_a_type_without_such_defaults_is_decoded_by_msgspec_alone() -> None:
+    for type_ in (Order, Tree, Options, Box, int):
+        assert isinstance(json_decoder(type_).__self__, msgspec.json.Decoder)  # type: ignore[attr-defined]

@@ -112,9 +112,8 @@ def test_what_is_found_fits_and_what_fits_is_found(templates: list[list[str]], d
     """Against a plain reading of the rules: a route is found exactly when one of the templates matches."""
     paths = []
     for template in templates:
-        names = iter("pqrs")
-        path = "/" + "/".join(s.replace("x", n).replace("y", n) if "{" in s else s for s, n in zip(template, names))
-        paths.append(path.replace("{n:int}", "{n:int}"))
+        named = zip(template, "pqrs", strict=False)
+        paths.append("/" + "/".join(s.replace("x", n).replace("y", n) if "{" in s else s for s, n in named))
     made: RouteTable[str] = RouteTable()
     kept = []
     for path in paths:

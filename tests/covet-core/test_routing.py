@@ -67,16 +67,41 @@ def test_filling_in_names_what_is_missing_and_what_is_unknown() -> None:
         Template("/{id}").format({"name": "x"})
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("/{v}", ""),
+        ("/{v}", "a/b"),
+        ("/{v}", "a\0"),
+        ("/{v}", "a\udcff"),
+        ("/{v}", "\ufffd"),
+        ("/{v:path}", "a/\0"),
+        ("/{v:int}", -1),
+        ("/{v:int}", 10**5000),
+        ("/{v:int}", "x"),
+        ("/{v:float}", float("nan")),
+        ("/{v:float}", 1e30),
+        ("/{v:date}", "2026-01-01"),
+        ("/{v:date}", None),
+        ("/{v:uuid}", 5),
+    ],
+    ids=lambda value: ascii(value)[:20] if not isinstance(value, int) else "int",
+)
+def test_a_value_that_does_not_fit_is_named_in_the_error(path: str, value: object) -> None:
+    with pytest.raises(RouteError, match="does not fit the parameter 'v'"):
+        Template(path).format({"v": value})
+
+
 @given(st.sampled_from(sorted(CONVERTERS)), st.data())
 def test_what_is_formatted_is_found_again(kind: str, data: st.DataObject) -> None:
     values: dict[str, st.SearchStrategy[object]] = {
-        "str": st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1),
+        "str": st.text(st.characters(codec="utf-8", exclude_characters="/\0\ufffd"), min_size=1),
         "int": st.integers(0, 10**30),
         "float": st.floats(0, 1e6).map(lambda x: round(x, 3)),
         "uuid": st.uuids(),
         "date": st.dates(),
         "slug": st.from_regex(r"[a-zA-Z0-9_-]+", fullmatch=True),
-        "path": st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1),
+        "path": st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffd"), min_size=1),
     }
     value = data.draw(values[kind])
     template = Template(f"/x/{{v:{kind}}}")
@@ -85,8 +110,6 @@ def test_what_is_formatted_is_found_again(kind: str, data: st.DataObject) -> Non
     table.freeze()
     from urllib.parse import unquote
 
-    if kind == "str" and "\n" in str(value):
-        return
     assert table.find(unquote(template.format({"v": value}))) == ("found", (value,))
 
 

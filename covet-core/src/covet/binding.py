@@ -6,13 +6,15 @@ One reader is made per parameter when the application is built; `read` runs them
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from covet.decoding import fault_of
+from covet.decoding import MAX_FAULTS, fault_of
 from covet.exceptions import Fault, ValidationError
 from covet.signatures import Parameter, is_pydantic, without_none
 
@@ -27,7 +29,7 @@ Reader = Callable[["Request", Any], Any]
 MAX_SHOWN = 80
 
 
-class Invalid(Exception):
+class Invalid(Exception):  # noqa: N818 - it never leaves this module
     """A part of the request that does not fit; carries its faults."""
 
     def __init__(self, *faults: Fault) -> None:
@@ -79,6 +81,7 @@ def _member_reader(parameter: Parameter) -> Reader:
     alias, default, required = parameter.alias, parameter.default, parameter.required
     convert = make_convert(parameter)
     members = _members(parameter)
+    in_header = parameter.source == "header"
 
     def read_one(request: Request, form: Any) -> Any:
         text = members(request, form).get(alias)
@@ -89,7 +92,8 @@ def _member_reader(parameter: Parameter) -> Reader:
         return text if convert is None else convert(text)
 
     def read_all(request: Request, form: Any) -> Any:
-        texts = members(request, form).getlist(alias)
+        # What stands between proxies may join the lines of a header with commas (RFC 9110 section 5.3).
+        texts = request.headers.elements(alias) if in_header else members(request, form).getlist(alias)
         if not texts:
             if required:
                 raise Invalid(_missing(parameter))
@@ -103,7 +107,9 @@ def _file_reader(parameter: Parameter) -> Reader:
     alias = parameter.alias
 
     def read_file(request: Request, form: Any) -> Any:
-        files = [item for item in form.getlist(alias) if not isinstance(item, str)]
+        files = form.getlist(alias)
+        if any(isinstance(item, str) for item in files):
+            raise Invalid(Fault("form", "/" + _escaped(alias), "is a file, not text"))
         if not files:
             if parameter.required:
                 raise Invalid(_missing(parameter))
@@ -161,22 +167,76 @@ def make_convert(parameter: Parameter) -> Callable[[Any], Any] | None:
     """What turns text (or a list or dict of texts) into the parameter's type; None where text is what it wants."""
     type_ = _without_none_inside(parameter.type)
     if type_ in (str, Any):
-        return None
+        # In a form the client decides whether a member is text or a file.
+        return _text_of_form(parameter) if type_ is str and parameter.source == "form" else None
     if is_pydantic(_bare(type_)):
         return _pydantic_convert(parameter, _bare(type_))
-    base = _bare(type_)
-    expected = _EXPECTED.get(base)
+    expected = _EXPECTED.get(_bare(type_))
+    numbers = _number_fields(_bare(type_)) if parameter.whole else {"": ""} if _has_number(type_) else {}
 
     def convert(text: Any) -> Any:
         try:
             value = msgspec.convert(text, type_, strict=False)
         except (ValueError, OverflowError) as error:
             raise Invalid(_fault(parameter, error, text, expected)) from None
-        if base is float and not math.isfinite(value):
-            raise Invalid(_fault(parameter, ValueError(), text, expected))
+        if numbers:
+            _check_numbers(parameter, numbers, value, text)
         return value
 
     return convert
+
+
+def _text_of_form(parameter: Parameter) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if not isinstance(value, str):
+            raise Invalid(Fault(parameter.source, "/" + _escaped(parameter.alias), "is text, not a file"))
+        return value
+
+    return convert
+
+
+def _has_number(type_: Any) -> bool:
+    """Whether the type is `float` or `Decimal`, or holds one."""
+    return _bare(type_) in (float, Decimal) or any(map(_has_number, typing.get_args(type_)))
+
+
+def _number_fields(type_: Any) -> dict[str, str]:
+    """The fields of a class that hold numbers: the attribute of each by its name in the request."""
+    names = {}
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        names = {field.encode_name: field.name for field in msgspec.structs.fields(type_)}
+    return {name: names.get(name, name) for name, hint in _fields(type_).items() if _has_number(hint)}
+
+
+def _check_numbers(parameter: Parameter, numbers: Mapping[str, str], value: Any, text: Any) -> None:
+    """Refuse NaN and the infinities, which no number of JSON is, and which compare with nothing."""
+    faults = []
+    for name, attribute in numbers.items():
+        given, made = text, value
+        if parameter.whole:
+            if name not in text:
+                continue
+            given, made = text[name], value[attribute] if isinstance(value, dict) else getattr(value, attribute)
+        if _is_odd(made, given):
+            shown = repr(given) if isinstance(given, str) and len(given) <= MAX_SHOWN else "what was sent"
+            pointer = "/" + _escaped(name if parameter.whole else parameter.alias)
+            faults.append(Fault(parameter.source, pointer, f"{shown} is not a finite number"))
+    if faults:
+        raise Invalid(*faults)
+
+
+# Decimal() takes spaces, underscores and the digits of every script besides.
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def _is_odd(value: Any, text: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Decimal):
+        return not value.is_finite() or (isinstance(text, str) and _DECIMAL.fullmatch(text) is None)
+    if isinstance(value, list | tuple) and isinstance(text, list):
+        return any(map(_is_odd, value, text))
+    return isinstance(value, set | frozenset) and any(_is_odd(item, None) for item in value)
 
 
 def _pydantic_convert(parameter: Parameter, model: Any) -> Callable[[Any], Any]:
@@ -190,10 +250,10 @@ def _pydantic_convert(parameter: Parameter, model: Any) -> Callable[[Any], Any]:
 
 
 def pydantic_faults(error: Any, source: str) -> list[Fault]:
-    """The faults of a pydantic `ValidationError`."""
+    """The faults of a pydantic `ValidationError`, at most 100."""
     return [
         Fault(source, "".join(f"/{_escaped(str(part))}" for part in item["loc"]), str(item["msg"]))
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
+        for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
     ]
 
 
@@ -246,5 +306,3 @@ def _fields(type_: Any) -> dict[str, Any]:
 def _is_list(type_: Any) -> bool:
     origin = typing.get_origin(without_none(type_)) or without_none(type_)
     return origin in (list, set, frozenset, tuple)
-
-

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from covet.binding import pydantic_faults
-from covet.decoding import decode_json
+from covet.decoding import decode_json, json_decoder
 from covet.exceptions import HTTPError, ValidationError
 from covet.requests import require_json
 from covet.signatures import BodyPlan, is_pydantic, without_none
@@ -32,7 +32,7 @@ def make_body_decoder(plan: BodyPlan) -> BodyDecoder:
         return _as_bytes(plan)
     if is_pydantic(without_none(bare)):
         return _with_pydantic(plan, without_none(bare))
-    decode = msgspec.json.Decoder(type_).decode
+    decode = json_decoder(type_)
     required, default = plan.required, plan.default
 
     def from_json(request: Request, data: bytes) -> Any:
@@ -41,7 +41,7 @@ def make_body_decoder(plan: BodyPlan) -> BodyDecoder:
         require_json(request)
         try:
             return decode(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return decode_json(data, decode, type_)
 
     return from_json
@@ -57,15 +57,21 @@ def _as_bytes(plan: BodyPlan) -> BodyDecoder:
 
 
 def _with_pydantic(plan: BodyPlan, model: Any) -> BodyDecoder:
+    skim = msgspec.json.Decoder(msgspec.Raw).decode
+
+    def check(data: bytes) -> msgspec.Raw:
+        data.decode()
+        return skim(data)
+
     def validated(request: Request, data: bytes) -> Any:
         if not data and not plan.required:
             return plan.default
         require_json(request)
+        # pydantic takes NaN and Infinity, which are no JSON, and has other words for what is none.
+        decode_json(data, check, msgspec.Raw)
         try:
             return model.model_validate_json(data)
         except ValueError as error:
-            if error.errors()[0]["type"] == "json_invalid":  # type: ignore[attr-defined]
-                raise HTTPError(400, f"the body is not JSON: {error.errors()[0]['msg']}") from None  # type: ignore[attr-defined]
             raise ValidationError(pydantic_faults(error, "body")) from None
 
     return validated

@@ -19,7 +19,7 @@ import msgspec
 
 from covet.exceptions import Fault, HTTPError, ValidationError
 
-__all__ = ["decode_json", "fault_of"]
+__all__ = ["decode_json", "fault_of", "json_decoder"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def decode_json(data: bytes, decode: Callable[[bytes], T], type: Any) -> T:
 
     Args:
         data: the body.
-        decode: the `decode` of a `msgspec.json.Decoder` for `type`.
+        decode: what `json_decoder` gives for `type`.
         type: what the body should be; it tells where to look for further faults when the body does not fit.
 
     Raises:
@@ -57,6 +57,62 @@ def decode_json(data: bytes, decode: Callable[[bytes], T], type: Any) -> T:
     raise ValidationError(faults) from None
 
 
+def json_decoder(type: Any) -> Callable[[bytes], Any]:
+    """The function that decodes JSON into `type`: msgspec's own, as a rule.
+
+    msgspec leaves the defaults of a dataclass to the class: the instance lacks these attributes, and so does the JSON
+    that is made of it. Where `type` has such dataclasses in it, they are completed.
+
+    Raises:
+        TypeError: msgspec has no way to decode `type`.
+    """
+    decode = msgspec.json.Decoder(type).decode
+    defaults: dict[Any, dict[str, Any]] = {}
+    _find_defaults(msgspec.inspect.type_info(type), defaults, set())
+    if not defaults:
+        return decode
+
+    def decode_and_complete(data: bytes) -> Any:
+        value = decode(data)
+        _complete(value, defaults)
+        return value
+
+    return decode_and_complete
+
+
+def _find_defaults(info: Any, defaults: dict[Any, dict[str, Any]], seen: set[int]) -> None:
+    """Note the defaults of every dataclass within a type whose instances have a `__dict__`."""
+    if not isinstance(info, msgspec.Struct) or id(info) in seen:
+        return
+    seen.add(id(info))
+    if isinstance(info, msgspec.inspect.DataclassType) and getattr(info.cls, "__dictoffset__", None):
+        found = {field.name: field.default for field in info.fields if field.default is not msgspec.NODEFAULT}
+        if found:
+            defaults[info.cls] = found
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        for inner in value if isinstance(value, tuple) else (value,):
+            _find_defaults(inner, defaults, seen)
+
+
+def _complete(value: Any, defaults: Mapping[Any, Mapping[str, Any]]) -> None:
+    """Set the defaults that are missing in the dataclasses within a decoded value."""
+    for name, default in defaults.get(type(value), {}).items():
+        vars(value).setdefault(name, default)
+    inner: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = value
+    elif isinstance(value, msgspec.Struct):
+        inner = [getattr(value, name) for name in value.__struct_fields__]
+    elif hasattr(value, "__dataclass_fields__") or hasattr(value, "__attrs_attrs__"):
+        names = getattr(value, "__dataclass_fields__", None) or [each.name for each in value.__attrs_attrs__]
+        inner = [getattr(value, name, None) for name in names]
+    for each in inner:
+        _complete(each, defaults)
+
+
 def _malformed(data: bytes, error: Exception) -> HTTPError:
     if isinstance(error, UnicodeDecodeError):
         # msgspec counts within one string.
@@ -77,12 +133,14 @@ def _malformed(data: bytes, error: Exception) -> HTTPError:
 
 def _faults(data: bytes, type: Any, pointer: str, depth: int, error: msgspec.ValidationError) -> Iterator[Fault]:
     """What is wrong with `data`, which does not decode to `type`: with its parts, or with itself."""
-    found = False
+    own = fault_of("body", pointer, error)
+    told = False
     for fault in _faults_inside(data, type, pointer, depth) if depth else ():
-        found = True
+        told = told or f"{fault.pointer}/".startswith(f"{own.pointer}/")
         yield fault
-    if not found:
-        yield fault_of("body", pointer, error)
+    # What the decoder stopped at may be no member that is looked at, such as the one that tells classes apart.
+    if not told:
+        yield own
 
 
 def _faults_inside(data: bytes, type: Any, pointer: str, depth: int) -> Iterator[Fault]:

@@ -55,11 +55,11 @@ class NoApplicationError(CovetError):
     """Something that works on the ambient application was used while none was running."""
 
 
-class ClientDisconnected(CovetError):
+class ClientDisconnected(CovetError):  # noqa: N818 - it tells of an event
     """The client went away before its request was read or its response was sent."""
 
 
-class WebSocketDisconnected(CovetError):
+class WebSocketDisconnected(CovetError):  # noqa: N818 - it tells of an event
     """The peer closed the WebSocket.
 
     `code` is the close code of RFC 6455 section 7.4 (1006 when the connection just broke), `reason` its text.

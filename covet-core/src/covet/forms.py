@@ -24,6 +24,10 @@ URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 # RFC 2046 section 5.1.1
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+# A quoted string, or the rest where none ends: so that every quote is looked at once.
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# RFC 9110 section 8.3.1
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 # RFC 7578 section 4.7 deprecates Content-Transfer-Encoding; these three change nothing.
 _PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")
 _CHUNK = 1024 * 1024
@@ -38,7 +42,8 @@ class UploadFile:
     Attributes:
         filename: the name that the client gave, without folders or control characters. Somebody else chose it: show
             it, but never make a path of it.
-        content_type: what the client says it is, in lower case without parameters; empty when it says nothing.
+        content_type: what the client says it is, in lower case without parameters; empty when it says nothing that
+            is a media type.
         size: how many bytes it has.
         file: the file itself, open for reading and writing, for code that is not asynchronous.
     """
@@ -159,12 +164,26 @@ async def _read_multipart(request: Request) -> FormData:
     return FormData(parts.members)
 
 
-def _boundary(request: Request) -> bytes:
+def _options(value: bytes, what: str) -> tuple[bytes, dict[bytes, bytes]]:
+    """A header's value and its parameters.
+
+    Raises:
+        HTTPError: 400: a parameter stands twice. Which of them counts is what a filter in front of the application and
+            the application itself may see differently.
+    """
     from python_multipart.multipart import parse_options_header
 
+    parameters = [part.strip(b" \t") for part in _QUOTED.sub(b"", value).split(b";")[1:]]
+    names = [part.partition(b"=")[0].rstrip(b" \t").lower() for part in parameters if part]
+    if len(names) != len(set(names)):
+        raise HTTPError(400, f"a parameter of the {what} stands twice")
+    return parse_options_header(value)
+
+
+def _boundary(request: Request) -> bytes:
     for name, value in request.scope["headers"]:
         if name == b"content-type":
-            boundary = parse_options_header(value)[1].get(b"boundary", b"")
+            boundary = _options(value, "Content-Type of the form")[1].get(b"boundary", b"")
             if _BOUNDARY.fullmatch(boundary):
                 return boundary
     raise HTTPError(400, "the Content-Type of the form has no boundary of 1 to 70 permitted characters")
@@ -220,6 +239,8 @@ class _Parts:
         self.finished = False
         self.fields = 0
         self.files = 0
+        # Files go to disk, text stays in memory: so it has the bound of what else does.
+        self.text_bytes = 0
         self.spools: list[_Spool] = []
         self.unwritten: list[_Spool] = []
 
@@ -227,7 +248,7 @@ class _Parts:
         self.headers: dict[bytes, bytes] = {}
         self.name = ""
         self.filename: str | None = None
-        self.content: list[bytes] = []
+        self.content = bytearray()
         self.size = 0
         self.header = b""
         self.value = b""
@@ -239,13 +260,14 @@ class _Parts:
         self.value += data[start:end]
 
     def header_end(self) -> None:
-        self.headers[self.header.lower()] = self.value
+        name = self.header.lower()
+        if name in self.headers:
+            raise HTTPError(400, "a header of a part of the form stands twice")
+        self.headers[name] = self.value
         self.header = self.value = b""
 
     def headers_end(self) -> None:
-        from python_multipart.multipart import parse_options_header
-
-        disposition, options = parse_options_header(self.headers.get(b"content-disposition"))
+        disposition, options = _options(self.headers.get(b"content-disposition", b""), "Content-Disposition of a part")
         if disposition != b"form-data" or b"name" not in options:
             raise HTTPError(400, "a part of the form has no Content-Disposition of `form-data` with a name")
         if self.headers.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN_ENCODINGS:
@@ -267,7 +289,10 @@ class _Parts:
             self.size += end - start
             if self.size > self.limits.max_field_bytes:
                 raise HTTPError(413, f"a field of the form is larger than {self.limits.max_field_bytes} bytes")
-            self.content.append(data[start:end])
+            self.text_bytes += end - start
+            if self.text_bytes > self.limits.max_body:
+                raise HTTPError(413, f"the fields of the form are larger than {self.limits.max_body} bytes together")
+            self.content += data[start:end]
             return
         spool = self.spools[-1]
         spool.size += end - start
@@ -279,7 +304,7 @@ class _Parts:
 
     def end(self) -> None:
         if self.filename is None:
-            self.add(strict_text(b"".join(self.content), "form"))
+            self.add(strict_text(bytes(self.content), "form"))
             return
         spool = self.spools[-1]
         spool.complete = True
@@ -289,7 +314,9 @@ class _Parts:
             return
         if not spool.chunks:
             self.unwritten.append(spool)
-        media_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        media_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip(b" \t").lower().decode("latin-1")
+        if _MEDIA_TYPE.fullmatch(media_type) is None:
+            media_type = ""
         on_disk = spool.size > self.limits.spool_bytes
         self.add(UploadFile(self.filename, spool.file, media_type, spool.size, on_disk=on_disk))
 

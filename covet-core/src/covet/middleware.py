@@ -46,7 +46,8 @@ class _Layer:
         self, what: Any, band: Band, name: str | None, before: str | Iterable[str], after: str | Iterable[str]
     ) -> None:
         if band not in BANDS:
-            raise ConfigurationError(f"middleware {what!r}: no band is called {band!r}; the bands are {', '.join(BANDS)}")
+            known = ", ".join(BANDS)
+            raise ConfigurationError(f"middleware {what!r}: no band is called {band!r}; the bands are {known}")
         self.band: Band = band
         self.name: str = name or str(getattr(what, "__name__", type(what).__name__))
         self.before = (before,) if isinstance(before, str) else tuple(before)
@@ -80,9 +81,9 @@ class Middleware(_Layer):
         before: str | Iterable[str] = (),
         after: str | Iterable[str] = (),
     ) -> None:
-        from inspect import iscoroutinefunction
+        from covet.signatures import is_coroutine
 
-        if not iscoroutinefunction(function) and not iscoroutinefunction(getattr(function, "__call__", None)):
+        if not is_coroutine(function):
             raise ConfigurationError(
                 f"middleware {function!r}: it must be `async def mw(request, call_next)`; "
                 "for a pure ASGI middleware use ASGIMiddleware"

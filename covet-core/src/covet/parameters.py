@@ -42,7 +42,7 @@ class Query(Source):
 
 
 class Header(Source):
-    """A request header; a list type takes every occurrence."""
+    """A request header; a list type takes the elements of every occurrence, which commas separate."""
 
 
 class Cookie(Source):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError, _get_running_loop, current_task
 from collections.abc import Awaitable, Generator, Iterable
+from contextvars import Context
 from math import inf
 from threading import local
 from time import monotonic
@@ -105,7 +106,7 @@ class BodyStream:
         more: bool = message.get("more_body", False)
         self.size += len(chunk)
         if self.size > self._limit or (more and self._announces_too_much()):
-            raise HTTPError(413, f"the request's body is larger than the {self._limit} bytes accepted here")
+            raise self._too_large()
         self._receiving = False
         self._more = more
         if more and not chunk:
@@ -124,6 +125,9 @@ class BodyStream:
         first, self._first = self._first, None
         if first is not None:
             return first
+        # Before it is waited for: a client that asks whether to go on (RFC 9110 section 10.1.1) is told at once.
+        if self._announces_too_much():
+            raise self._too_large()
         receiving, self._started = self._started or self._receive(), None
         began = monotonic()
         try:
@@ -143,6 +147,9 @@ class BodyStream:
         if self._waited >= self._seconds:
             self._receiving = True
             raise self._too_slow()
+
+    def _too_large(self) -> HTTPError:
+        return HTTPError(413, f"the request's body is larger than the {self._limit} bytes accepted here")
 
     def _too_slow(self) -> HTTPError:
         return HTTPError(408, f"the request's body did not arrive within {self._seconds:g} seconds")
@@ -208,6 +215,10 @@ async def _within(seconds: float, receiving: Awaitable[Message]) -> Message:
         wait.end()
 
 
+# The timer's context: that of whoever sets it would keep his request alive until it rings.
+NOTHING = Context()
+
+
 class _Clock:
     """Cancels those of an event loop's tasks that wait for too long. However many wait, there is one timer."""
 
@@ -225,7 +236,7 @@ class _Clock:
             if self.timer.when() <= when:
                 return
             self.timer.cancel()
-        self.timer = self.loop.call_at(when, self.ring)
+        self.timer = self.loop.call_at(when, self.ring, context=NOTHING)
 
     def ring(self) -> None:
         """Cancel whose time is up, and ring again for the next."""

@@ -120,11 +120,9 @@ class Request(Connection):
         """
         require_json(self)
         data = await read_body(self)
-        import msgspec
+        from covet.decoding import decode_json, json_decoder
 
-        from covet.decoding import decode_json
-
-        return decode_json(data, msgspec.json.Decoder(type).decode, type)
+        return decode_json(data, json_decoder(type), type)
 
     async def form(self) -> FormData:
         """The body as a form: `application/x-www-form-urlencoded` or `multipart/form-data`; kept for further calls.

@@ -61,7 +61,22 @@ class Converter:
 def _str(text: str) -> str:
     if not text:
         raise ValueError("an empty segment is no value")
+    if not text.isascii():
+        # Bytes that are no UTF-8 stand in the path as this, whichever they were, so that two paths become one; or as
+        # lone surrogates, which nothing can encode again: which of the two is up to the server.
+        if "\ufffd" in text:
+            raise ValueError("the path is no UTF-8")
+        text.encode()
+    if "\0" in text:
+        raise ValueError("a path holds no NUL: many databases and file systems choke on it")
     return text
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value == float("inf"):
+        raise ValueError("too large for a float")
+    return value
 
 
 def _int(text: str) -> int:
@@ -88,13 +103,13 @@ _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _SLUG = r"[a-zA-Z0-9_-]+"
 
 CONVERTERS: Mapping[str, Converter] = {
-    "str": Converter(r"[^/]+", _str, rank=100),
+    "str": Converter(r"[^/\0\ufffd]+", _str, rank=100),
     "int": Converter(r"[0-9]+", _int, rank=20, type=int),
-    "float": Converter(_FLOAT, _matching(_FLOAT, float), rank=30, type=float),
+    "float": Converter(_FLOAT, _matching(_FLOAT, _float), rank=30, type=float),
     "uuid": Converter(_UUID, _matching(_UUID, UUID), rank=10, type=UUID),
     "date": Converter(_DATE, _matching(_DATE, date.fromisoformat), rank=10, format=date.isoformat, type=date),
     "slug": Converter(_SLUG, _matching(_SLUG, str), rank=60),
-    "path": Converter(r".+", _str, rank=200, spans=True),
+    "path": Converter(r"[^\0\ufffd]+", _str, rank=200, spans=True),
 }
 """The converters every application knows; `Covet(converters={...})` adds others."""
 
@@ -121,7 +136,9 @@ class Template:
         if not path.startswith("/"):
             raise RouteError(f"route {path!r}: a path begins with a slash; did you mean {'/' + path!r}?")
         if "?" in path or "#" in path:
-            raise RouteError(f"route {path!r}: a path holds no query or fragment; declare query parameters by signature")
+            raise RouteError(
+                f"route {path!r}: a path holds no query or fragment; declare query parameters by signature"
+            )
         self.path = path
         self.names: list[str] = []
         self.converters: list[Converter] = []
@@ -174,10 +191,16 @@ class Template:
             raise RouteError(f"route {self.path!r}: {', '.join(told)}; its parameters are {self.names}")
         texts = {}
         for name, converter in zip(self.names, self.converters, strict=True):
-            text = converter.format(values[name])
-            if re.fullmatch(converter.pattern, text) is None:
-                raise RouteError(f"route {self.path!r}: {values[name]!r} does not fit the parameter {name!r}")
-            texts[name] = quote(text, safe="/" if converter.spans else "")
+            try:
+                text = converter.format(values[name])
+                if re.fullmatch(converter.pattern, text) is None:
+                    raise ValueError(f"the text {text[:80]!r} does not match")
+                texts[name] = quote(text, safe="/" if converter.spans else "")
+            except (TypeError, ValueError) as error:
+                kind = type(values[name]).__name__
+                raise RouteError(
+                    f"route {self.path!r}: a value of type {kind} does not fit the parameter {name!r}: {error}"
+                ) from error
         return self._PARAMETER.sub(lambda match: texts[match[1].partition(":")[0]], self.path)
 
     def shape(self) -> tuple[Any, ...]:
@@ -222,7 +245,8 @@ class Route:
         methods: the HTTP methods; HEAD comes with GET, OPTIONS with any.
         name: for `url_for`; the handler's name by default.
         status: of a response whose handler returns a plain value; 200 by default, 204 for None.
-        summary, description: for the OpenAPI document; by default the first line and the rest of the handler's docstring.
+        summary, description: for the OpenAPI document; by default the first line and the rest of the handler's
+            docstring.
         tags: for the OpenAPI document.
         responses: further responses for the OpenAPI document: status to a type or a description.
         deprecated: marks the operation in the OpenAPI document.
@@ -275,7 +299,7 @@ class Route:
         self.path = path
         self.handler = handler
         self.methods = frozenset(_method(path, method) for method in methods)
-        self.name: str = name or getattr(handler, "__name__", type(handler).__name__)
+        self.name: str = name or str(getattr(handler, "__name__", type(handler).__name__))
         self.status = status
         first, _, rest = (getattr(handler, "__doc__", None) or "").strip().partition("\n")
         self.summary = first.strip() if summary is None else summary
@@ -316,7 +340,7 @@ class WebSocketRoute:
             raise RouteError(f"WebSocket route {path!r}: the handler is {handler!r}, which cannot be called")
         self.path = path
         self.handler = handler
-        self.name: str = name or getattr(handler, "__name__", type(handler).__name__)
+        self.name: str = name or str(getattr(handler, "__name__", type(handler).__name__))
         self.limits = limits
         self.owner = "application"
         self.template: Template = Template(path, _AnyConverter())

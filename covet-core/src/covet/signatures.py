@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Any, Literal
 
@@ -168,7 +168,8 @@ class _Analysis:
             )
         if plan.form and plan.body is not None:
             raise HandlerError(
-                f"{self.where(self.route.handler)}: it takes both a form and a body ({self.body_of!r}); a request has one"
+                f"{self.where(self.route.handler)}: it takes both a form and a body ({self.body_of!r}), "
+                "and a request has one"
             )
         return plan
 
@@ -243,9 +244,7 @@ class _Analysis:
             return self.body(function, name, annotation, default, marker)
         return self.parameter(function, name, annotation, default, marker, source)
 
-    def provided(
-        self, function: Callable[..., Any], name: str, bare: Any, above: tuple[Any, ...]
-    ) -> Argument | None:
+    def provided(self, function: Callable[..., Any], name: str, bare: Any, above: tuple[Any, ...]) -> Argument | None:
         """What the kernel or a plugin gives for a type."""
         if name in self.route.param_names and function is self.route.handler:
             return None
@@ -260,6 +259,8 @@ class _Analysis:
             provider = self.providers.get(bare)
             if provider is not None:
                 depends = provider if isinstance(provider, Depends) else Depends(provider)
+                if bare in self.overrides:
+                    depends = replace(depends, provider=self.overrides[bare])
                 return Argument(name, False, "step", self.step(depends, function, name, above))
             if bare in self.constants:
                 return Argument(name, False, "constant", value=self.constants[bare])
@@ -366,6 +367,11 @@ class _Analysis:
         source: SourceName,
     ) -> Argument:
         alias = (marker.alias if marker else None) or (name.replace("_", "-") if source == "header" else name)
+        if source == "header" and "_" in alias:
+            raise HandlerError(
+                f"{self.where(function, name)}: headers whose name has an underscore are dropped, since gateways take "
+                f"{alias!r} and {alias.replace('_', '-')!r} for the same; name it {alias.replace('_', '-')!r}"
+            )
         bare = without_none(_plain(annotation))
         converted = False
         if source == "path":
@@ -379,8 +385,11 @@ class _Analysis:
                     f"{self.where(function, name)}: the converter `{kind}` gives {_type_name(converter.type)}, "
                     f"the annotation says {_type_name(bare)}"
                 )
+            converted = converted and not _constrained(annotation)
             default = REQUIRED
-        whole = source in ("query", "form", "header", "cookie") and is_structured(bare) and not _element(bare)
+        # A union of simple types is as structured as it is simple: then it is one piece of text.
+        structured = is_structured(bare) and not is_simple(bare) and not _element(bare)
+        whole = structured and source in ("query", "form", "header", "cookie")
         multiple = not whole and _element(bare) is not None and source not in ("path", "cookie")
         if source != "file" and not converted:
             self.check_decodable(function, name, annotation)
@@ -404,14 +413,17 @@ class _Analysis:
         except TypeError as error:
             raise HandlerError(f"{self.where(function, name)}: its type cannot be decoded: {error}") from error
         if unknown is not None:
-            raise HandlerError(f"{self.where(function, name)}: its type cannot be decoded: {_type_name(unknown)} is unknown")
+            raise HandlerError(
+                f"{self.where(function, name)}: its type cannot be decoded: {_type_name(unknown)} is unknown"
+            )
 
 
 def is_coroutine(function: Callable[..., Any]) -> bool:
     """Whether calling `function` gives a coroutine; sees through partials and objects with an async `__call__`."""
-    while hasattr(function, "func"):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    target: Any = function
+    while hasattr(target, "func"):
+        target = target.func
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
 
 
 def is_simple(type_: Any) -> bool:
@@ -487,6 +499,17 @@ def _plain(annotation: Any) -> Any:
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
 
 
+def _constrained(annotation: Any) -> bool:
+    """Whether the annotation restricts the values of its type, beside describing them."""
+    import msgspec
+
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return False
+    limits = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
+    metas = [item for item in typing.get_args(annotation)[1:] if isinstance(item, msgspec.Meta)]
+    return any(getattr(meta, limit) is not None for meta in metas for limit in limits)
+
+
 def _element(type_: Any) -> Any:
     """`T` for `list[T]`, `set[T]`, `frozenset[T]` and `tuple[T, ...]`, else None."""
     if typing.get_origin(type_) in (list, set, frozenset, tuple):
@@ -494,13 +517,15 @@ def _element(type_: Any) -> Any:
     return str if type_ in (list, set, frozenset, tuple) else None
 
 
-def _call_kind(provider: Callable[..., Any]) -> Literal["function", "coroutine", "generator", "async generator", "class"]:
+def _call_kind(
+    provider: Callable[..., Any],
+) -> Literal["function", "coroutine", "generator", "async generator", "class"]:
     if inspect.isclass(provider):
         return "class"
     target: Any = provider
     while hasattr(target, "func"):
         target = target.func
-    for candidate in (target, getattr(target, "__call__", None)):
+    for candidate in (target, getattr(target, "__call__", None)):  # noqa: B004
         if inspect.isasyncgenfunction(candidate):
             return "async generator"
         if inspect.isgeneratorfunction(candidate):
