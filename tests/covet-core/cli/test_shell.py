@@ -136,6 +136,8 @@ def test_a_prompt_at_a_terminal(terminal: Terminal) -> None:
     terminal.wait(">>> ", 4)
     terminal.type("1 / 0\n")
     terminal.wait("ZeroDivisionError")
+    # A key is read only when the prompt is there.
+    terminal.wait(">>> ", 5)
     terminal.type("\x04")
     terminal.wait("stopped")
     assert terminal.process.wait(30) == 0
