@@ -25,6 +25,7 @@ KERNEL = "covet-core"
 PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("examples/plugins/*/pyproject.toml"))
 DISTRIBUTIONS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("covet-*/pyproject.toml")) + PLUGINS
 EXTRAS = {KERNEL: "[server,uvicorn,testing]"}
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 BENCHMARKS = ("http", "sockets", "startup", "memory")
 
 
@@ -143,7 +144,9 @@ def bench(session: nox.Session) -> None:
     """Measure, and write `docs/evidence/NAME.md`: `nox -s bench -- http`, sockets, startup or memory."""
     name, arguments = _named(session, BENCHMARKS)
     install(session, "bench")
-    session.run("python", "-m", f"benchmarks.{name}", *arguments)
+    # Without bytecode, start-up and memory would be those of the compiler.
+    session.run("python", "-m", "compileall", "-q", "covet-core/src", silent=True, env=COMPILED)
+    session.run("python", "-m", f"benchmarks.{name}", *arguments, env=COMPILED)
 
 
 @nox.session

@@ -126,3 +126,12 @@ def test_every_test_that_a_page_names_is_there() -> None:
 
 def test_the_specifications_and_nothing_else_are_hooks() -> None:
     assert {name for name in vars(hookspecs) if name.startswith("covet")} == set(HOOKS)
+
+
+def test_the_map_of_the_kernel_has_every_module() -> None:
+    page = (ROOT / "docs" / "concepts" / "kernel.md").read_text(encoding="utf-8")
+    package = Path(covet.__file__).parent
+    modules = {path.stem for path in package.glob("[a-z]*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert set(re.findall(r"`([a-z_]+)`", page)) - {"covet"} == modules

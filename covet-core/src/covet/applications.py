@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from covet.exceptions import ConfigurationError, RouteError
-from covet.routing import CONVERTERS, Converter, Mount, Route, Router, WebSocketRoute
+from covet.routing import CONVERTERS, Converter, Declarations, Mount, Route, Router, WebSocketRoute
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +33,7 @@ Lifespan = Callable[["Covet"], AbstractAsyncContextManager[Any]]
 ErrorHandler = Callable[["Request", Any], Any]
 
 
-class Covet:
+class Covet(Declarations):
     """An application: routes, middleware, dependencies and plugins, served as an ASGI 3 application.
 
         app = Covet()
@@ -99,52 +99,6 @@ class Covet:
         """
         self._check_open(f"the route {entry!r}")
         self._router.add(entry, prefix)
-
-    def include(self, router: Router, prefix: str = "") -> None:
-        """Take in the routes of a router, below `prefix`."""
-        self.add(router, prefix)
-
-    def mount(self, path: str, app: Callable[[Any, Any, Any], Awaitable[None]], *, name: str | None = None) -> None:
-        """Let an ASGI application answer everything below `path`. Its lifespan runs with this application's."""
-        self.add(Mount(path, app, name=name))
-
-    def route(self, path: str, methods: Iterable[str] = ("GET",), **options: Any) -> Callable[[F], F]:
-        """Declare a route for several methods; `options` are those of `Route`."""
-
-        def declare(handler: F) -> F:
-            self.add(Route(path, handler, methods, **options))
-            return handler
-
-        return declare
-
-    def get(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a GET route (it answers HEAD too); `options` are those of `Route`."""
-        return self.route(path, ("GET",), **options)
-
-    def post(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a POST route; `options` are those of `Route`."""
-        return self.route(path, ("POST",), **options)
-
-    def put(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a PUT route; `options` are those of `Route`."""
-        return self.route(path, ("PUT",), **options)
-
-    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a PATCH route; `options` are those of `Route`."""
-        return self.route(path, ("PATCH",), **options)
-
-    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a DELETE route; `options` are those of `Route`."""
-        return self.route(path, ("DELETE",), **options)
-
-    def websocket(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Declare a WebSocket route; `options` are those of `WebSocketRoute`."""
-
-        def declare(handler: F) -> F:
-            self.add(WebSocketRoute(path, handler, **options))
-            return handler
-
-        return declare
 
     def add_middleware(self, layer: Middleware | ASGIMiddleware) -> None:
         """Put a middleware around every request, in its band."""

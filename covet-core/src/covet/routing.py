@@ -382,46 +382,19 @@ class Mount:
         return f"<Mount {self.path or '/'} -> {type(self.app).__name__}>"
 
 
-class Router:
-    """A group of routes with a common prefix, tags and middleware, to be included in an application or another router.
-
-    Args:
-        prefix: put before each path, such as `/users`; no slash at its end.
-        name: put before each route's name with a dot, so that `url_for("users.show")` finds it.
-        tags: added to each route's.
-        middleware: applied to each route, outside its own.
-    """
-
-    def __init__(
-        self, prefix: str = "", *, name: str = "", tags: Iterable[str] = (), middleware: Iterable[Middleware] = ()
-    ) -> None:
-        self.prefix = _prefix(prefix)
-        self.name = name
-        self.tags = tuple(tags)
-        self.middleware = tuple(middleware)
-        self._entries: list[Route | WebSocketRoute | Mount] = []
+class Declarations:
+    """How routes are declared: what an application and a router have in common."""
 
     def add(self, entry: Route | WebSocketRoute | Mount | Router, prefix: str = "") -> None:
-        """Take in a route, a mount or the routes of another router, below `prefix`."""
-        if isinstance(entry, Router):
-            for route in entry.resolve():
-                self._entries.append(_moved(route, _prefix(prefix)))
-        else:
-            self._entries.append(_moved(entry, _prefix(prefix)))
-
-    def resolve(self) -> list[Route | WebSocketRoute | Mount]:
-        """The routes as they are seen from outside: with the prefix, name, tags and middleware of this router."""
-        return [
-            _moved(entry, self.prefix, name=self.name, tags=self.tags, middleware=self.middleware)
-            for entry in self._entries
-        ]
+        """Take in a route, a mount or the routes of a router, below `prefix`."""
+        raise AssertionError("unreachable: applications and routers have their own")
 
     def include(self, router: Router, prefix: str = "") -> None:
-        """Take in the routes of another router, below `prefix`."""
+        """Take in the routes of a router, below `prefix`."""
         self.add(router, prefix)
 
     def mount(self, path: str, app: ASGIApp, *, name: str | None = None) -> None:
-        """Let an ASGI application answer everything below `path`."""
+        """Let an ASGI application answer everything below `path`. Its lifespan runs with that of the whole."""
         self.add(Mount(path, app, name=name))
 
     def route(self, path: str, methods: Iterable[str] = ("GET",), **options: Any) -> Callable[[F], F]:
@@ -461,6 +434,41 @@ class Router:
             return handler
 
         return declare
+
+
+class Router(Declarations):
+    """A group of routes with a common prefix, tags and middleware, to be included in an application or another router.
+
+    Args:
+        prefix: put before each path, such as `/users`; no slash at its end.
+        name: put before each route's name with a dot, so that `url_for("users.show")` finds it.
+        tags: added to each route's.
+        middleware: applied to each route, outside its own.
+    """
+
+    def __init__(
+        self, prefix: str = "", *, name: str = "", tags: Iterable[str] = (), middleware: Iterable[Middleware] = ()
+    ) -> None:
+        self.prefix = _prefix(prefix)
+        self.name = name
+        self.tags = tuple(tags)
+        self.middleware = tuple(middleware)
+        self._entries: list[Route | WebSocketRoute | Mount] = []
+
+    def add(self, entry: Route | WebSocketRoute | Mount | Router, prefix: str = "") -> None:
+        """Take in a route, a mount or the routes of another router, below `prefix`."""
+        if isinstance(entry, Router):
+            for route in entry.resolve():
+                self._entries.append(_moved(route, _prefix(prefix)))
+        else:
+            self._entries.append(_moved(entry, _prefix(prefix)))
+
+    def resolve(self) -> list[Route | WebSocketRoute | Mount]:
+        """The routes as they are seen from outside: with the prefix, name, tags and middleware of this router."""
+        return [
+            _moved(entry, self.prefix, name=self.name, tags=self.tags, middleware=self.middleware)
+            for entry in self._entries
+        ]
 
 
 def handler_name(handler: Callable[..., Any]) -> str:

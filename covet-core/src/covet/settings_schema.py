@@ -6,7 +6,6 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from types import UnionType
 from typing import Any, TypeVar
@@ -41,6 +40,8 @@ class FieldDoc:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: what was probably meant, or what there is."""
+    from difflib import get_close_matches
+
     known = sorted(known)
     near = get_close_matches(name, known, 1)
     if near:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from types import TracebackType
@@ -62,16 +63,16 @@ class BulkheadFull(ResilienceError):  # noqa: N818
     """All places of a bulkhead are taken, and those in its queue, too; or the wait for one was too long."""
 
 
-class Guard:
+class Guard(ABC):
     """What is an asynchronous context manager and a decorator of coroutine functions."""
 
-    async def __aenter__(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    async def __aenter__(self) -> Any: ...
 
+    @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        raise NotImplementedError
+    ) -> bool | None: ...
 
     def for_one_call(self) -> Guard:
         """The guard to enter for one call of a decorated function: itself, or a fresh one where it keeps state."""

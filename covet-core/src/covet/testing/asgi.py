@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -36,7 +38,7 @@ PATIENCE = 5.0
 BUFFERED = 16
 
 
-class Served:
+class Served(ABC):
     """A connection that an application serves in a task of its own.
 
     Args:
@@ -59,13 +61,13 @@ class Served:
     def __str__(self) -> str:
         return f"{self.request.method} {self.request.url.path}"
 
+    @abstractmethod
     async def receive(self) -> Message:
         """The ASGI callable that gives the application the next message."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def send(self, message: Message) -> None:
         """The ASGI callable that takes a message of the application."""
-        raise NotImplementedError
 
     def leave(self) -> None:
         """Let the application see that the client has left. Idempotent."""
@@ -73,6 +75,7 @@ class Served:
 
     def finish(self) -> None:
         """Called when the application has ended, however it did."""
+        return
 
     def complaint(self) -> str | None:
         """What is wrong when the application ends now."""
@@ -186,10 +189,8 @@ class Exchange(Served, httpx.AsyncByteStream):
             httpx.ReadTimeout: the request's timeout has passed.
             httpx.RemoteProtocolError: the application ended in the middle of its response.
         """
-        try:
+        with suppress(anyio.EndOfStream):
             return await self._in_time(self._body.receive())
-        except anyio.EndOfStream:
-            pass
         if self._complete:
             # Over a network nobody knows when a handler ends; a test wants its clean-up to have happened.
             await self.ended.wait()
