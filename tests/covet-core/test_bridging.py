@@ -28,11 +28,14 @@ from covet import (
     Middleware,
     Request,
     Response,
+    RouteError,
+    Router,
     ServerSentEvent,
     StreamingResponse,
+    WebSocket,
 )
 from covet.streaming import EventSourceResponse
-from covet.testing import TestClient
+from covet.testing import TestClient, WebSocketDenied
 
 pytestmark = pytest.mark.anyio
 
@@ -621,3 +624,55 @@ async def test_a_client_that_leaves_is_noticed_below(caplog: pytest.LogCaptureFi
                     await anext(aiter(response.stream))
     assert log == ["closed"]
     assert caplog.text == ""
+
+
+# WebSockets
+
+
+class Guarding:
+    """An ASGI middleware that lets nobody in without a ticket, and tells the inside which layers were passed."""
+
+    def __init__(self, app: Any, name: str = "guard") -> None:
+        self.app = app
+        self.name = name
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope.get("headers", ()))
+        if scope["type"] == "websocket" and b"ticket" not in headers:
+            await receive()
+            await send({"type": "websocket.close", "code": 4403})
+            return
+        await self.app({**scope, "passed": [*scope.get("passed", ()), self.name]}, receive, send)
+
+
+async def test_asgi_middleware_guards_websockets_too(app: Covet) -> None:
+    app.add_middleware(ASGIMiddleware(Guarding, band="identity", name="outer guard"))
+    app.add_middleware(ASGIMiddleware(Guarding, band="policy", name="inner guard"))
+
+    @app.websocket("/talk")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_json(socket.scope["passed"])
+
+    async with TestClient(app) as client:
+        async with client.websocket("/talk", headers={"ticket": "1"}) as socket:
+            assert await socket.receive_json() == ["guard", "guard"]
+        for path in ("/talk", "/unknown"):
+            with pytest.raises(WebSocketDenied):
+                async with client.websocket(path):
+                    raise AssertionError("unreachable")
+
+
+def test_the_middleware_of_a_router_is_not_taken_for_a_guard_of_websockets() -> None:
+    for declare in (
+        lambda router: router.websocket("/talk")(nothing),
+        lambda router: router.mount("/static", nothing),
+    ):
+        router = Router("/private", middleware=[Middleware(passing)])
+        declare(router)
+        with pytest.raises(RouteError, match="would not guard it"):
+            Covet({}, installed_plugins=False).include(router)
+
+
+async def nothing(socket: WebSocket) -> None:
+    raise AssertionError("unreachable")

@@ -9,7 +9,7 @@ cancelling `call_next` cancels it, and waits until it has ended.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from covet.streaming import StreamingResponse
 if TYPE_CHECKING:
     from covet.requests import Request
 
-__all__ = ["Bridge", "bridged", "mounted", "terminal"]
+__all__ = ["Bridge", "bridged", "chained", "mounted", "terminal"]
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 Call = Callable[["Request"], Awaitable[Response]]
@@ -201,8 +201,22 @@ def mounted(app: ASGIApp, child_scope: Callable[[Any], Any]) -> Call:
     return call
 
 
+def chained(apps: Iterable[ASGIApp], inner: ASGIApp) -> ASGIApp:
+    """ASGI middleware, outermost first, each made around `terminal`, around what serves WebSockets: no bridge needed."""
+    for app in reversed(list(apps)):
+        inner = _around(app, inner)
+    return inner
+
+
+def _around(app: ASGIApp, inner: ASGIApp) -> ASGIApp:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, _INNER: inner}, receive, send)
+
+    return serve
+
+
 async def terminal(scope: Any, receive: Any, send: Any) -> None:
-    """The ASGI application inside an ASGI middleware: goes on with the request that `bridged` noted.
+    """The ASGI application inside an ASGI middleware: goes on with what `bridged` or `chained` noted.
 
     Raises:
         CovetError: the middleware made a new scope without what stood in its own.
@@ -211,6 +225,9 @@ async def terminal(scope: Any, receive: Any, send: Any) -> None:
         raise CovetError(
             "an ASGI middleware passed on a scope that lacks what stood in its own; it has to copy it: `{**scope, ...}`"
         )
+    if scope["type"] == "websocket":
+        await scope[_INNER](scope, receive, send)
+        return
     request, inner = scope[_INNER]
     request.rebind(scope, receive)
     response = await inner(request)

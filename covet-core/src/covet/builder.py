@@ -74,28 +74,34 @@ class Build:
         self.pipeline: Pipeline
         self.outer: list[ASGIMiddleware] = []
         self.entry: Callable[[Any, Any, Any], Awaitable[None]] = self.dispatch
+        self.websocket_entry: Callable[[Any, Any, Any], Awaitable[None]] = self.dispatch_websocket
         self.missed: Any
 
     async def dispatch(self, scope: Any, receive: Any, send: Any) -> None:
         """Find the route of a request or WebSocket and serve it."""
         path = route_path(scope)
         if scope["type"] == "websocket":
-            found = self.websockets.find(path) if len(path) <= self.settings.limits.max_target_bytes else None
-            if found is None:
-                from covet.websockets import WebSocket, refuse_unknown
-
-                await refuse_unknown(WebSocket(scope, receive, send, self.app))
-                return
+            await self.websocket_entry(scope, receive, send)
+            return
+        limits = self.settings.limits
+        if len(scope["headers"]) > limits.max_headers or len(path) > limits.max_target_bytes:
+            found = None
         else:
-            limits = self.settings.limits
-            if len(scope["headers"]) > limits.max_headers or len(path) > limits.max_target_bytes:
-                found = None
-            else:
-                found = (self.tables.get(scope["method"]) or self.tables[ANY]).find(path)
-            if found is None:
-                found = self.missed, ()
-        endpoint, values = found
+            found = (self.tables.get(scope["method"]) or self.tables[ANY]).find(path)
+        endpoint, values = (self.missed, ()) if found is None else found
         await endpoint(scope, receive, send, values)
+
+    async def dispatch_websocket(self, scope: Any, receive: Any, send: Any) -> None:
+        """Find the route of a WebSocket and serve it."""
+        path = route_path(scope)
+        found = self.websockets.find(path) if len(path) <= self.settings.limits.max_target_bytes else None
+        if found is None:
+            from covet.websockets import WebSocket, refuse_unknown
+
+            await refuse_unknown(WebSocket(scope, receive, send, self.app))
+        else:
+            endpoint, values = found
+            await endpoint(scope, receive, send, values)
 
     def miss(self, request: Request) -> Response:
         """What no route answers.
@@ -351,6 +357,10 @@ def compile_routes(app: Covet, made: Build) -> None:
     for layer in reversed(made.outer):
         entry = layer.factory(entry, **layer.options)
     made.entry = entry
+    if made.pipeline.asgi:
+        from covet.bridging import chained
+
+        made.websocket_entry = chained(made.pipeline.asgi.values(), made.dispatch_websocket)
     app._tables = {} if made.outer else {method: table for method, table in tables.items() if method != ANY}
     app._max_path = made.settings.limits.max_target_bytes
     app._max_headers = made.settings.limits.max_headers

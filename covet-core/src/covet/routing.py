@@ -443,7 +443,8 @@ class Router(Declarations):
         prefix: put before each path, such as `/users`; no slash at its end.
         name: put before each route's name with a dot, so that `url_for("users.show")` finds it.
         tags: added to each route's.
-        middleware: applied to each route, outside its own.
+        middleware: applied to each route, outside its own. WebSocket routes and mounts cannot be in a router with one:
+            nobody shall think that it guards them.
     """
 
     def __init__(
@@ -522,6 +523,11 @@ def _moved(
     if isinstance(moved, Route):
         moved.tags = tags + moved.tags
         moved.middleware = middleware + moved.middleware
+    elif middleware:
+        raise RouteError(
+            f"{entry!r} is in a router with middleware, which sees HTTP requests alone and would not guard it; put it "
+            "into a router without, and guard it with a dependency or an ASGI middleware of the application"
+        )
     return moved
 
 
