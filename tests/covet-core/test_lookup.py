@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from covet.exceptions import RouteError
 from covet.lookup import RouteTable
-from covet.routing import Template
+from covet.templates import Template
 
 
 def table(*paths: str) -> RouteTable[str]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from covet.exceptions import RouteError
 from covet.lookup import RouteTable
-from covet.routing import CONVERTERS, Mount, Route, Router, Template
+from covet.routing import Mount, Route, Router
+from covet.templates import CONVERTERS, Template
 
 
 async def handler() -> None:

@@ -30,7 +30,7 @@ from covet import (
 )
 from covet.context import current_request
 from covet.testing import TestClient, TestWebSocket, WebSocketDenied
-from covet.websockets import OpenSockets
+from covet.websocket_serving import OpenSockets
 
 pytestmark = pytest.mark.anyio
 

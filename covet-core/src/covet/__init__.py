@@ -26,10 +26,11 @@ _HOMES = {
     "covet.parameters": ("Body", "Cookie", "Depends", "File", "Form", "Header", "Path", "Query"),
     "covet.requests": ("Request",),
     "covet.responses": ("HTMLResponse", "JSONResponse", "PlainTextResponse", "RedirectResponse", "Response"),
-    "covet.routing": ("Converter", "Mount", "Route", "Router", "WebSocketRoute"),
+    "covet.routing": ("Mount", "Route", "Router", "WebSocketRoute"),
     "covet.secrets": ("Secret",),
     "covet.settings": ("Limits", "Settings"),
     "covet.streaming": ("EventSourceResponse", "ServerSentEvent", "StreamingResponse"),
+    "covet.templates": ("Converter",),
     "covet.websockets": ("WebSocket",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -76,7 +77,6 @@ if TYPE_CHECKING:
     from covet.responses import PlainTextResponse as PlainTextResponse
     from covet.responses import RedirectResponse as RedirectResponse
     from covet.responses import Response as Response
-    from covet.routing import Converter as Converter
     from covet.routing import Mount as Mount
     from covet.routing import Route as Route
     from covet.routing import Router as Router
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from covet.streaming import EventSourceResponse as EventSourceResponse
     from covet.streaming import ServerSentEvent as ServerSentEvent
     from covet.streaming import StreamingResponse as StreamingResponse
+    from covet.templates import Converter as Converter
     from covet.websockets import WebSocket as WebSocket
 
 

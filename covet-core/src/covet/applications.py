@@ -8,7 +8,8 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from covet.exceptions import ConfigurationError, RouteError
-from covet.routing import CONVERTERS, Converter, Declarations, Mount, Route, Router, WebSocketRoute
+from covet.routing import Declarations, Mount, Route, Router, WebSocketRoute
+from covet.templates import CONVERTERS, Converter
 
 if TYPE_CHECKING:
     import os
@@ -50,7 +51,7 @@ class Covet(Declarations):
         plugins: objects or modules with hook implementations, beside the installed plugins.
         installed_plugins: whether the installed plugins take part; the builtin ones always may.
         lifespan: an asynchronous context manager over the application's running time, called with the application.
-        converters: path converters beside `covet.routing.CONVERTERS`, by name.
+        converters: path converters beside `covet.templates.CONVERTERS`, by name.
     """
 
     def __init__(

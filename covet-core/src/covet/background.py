@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from covet.annotations import is_coroutine
 from covet.concurrency import task_group
 from covet.exceptions import CovetError
-from covet.signatures import is_coroutine
 
 if TYPE_CHECKING:
     from covet.requests import Request

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from covet.annotations import is_pydantic, without_none
 from covet.decoding import MAX_FAULTS, fault_of
 from covet.exceptions import Fault, ValidationError
-from covet.signatures import Parameter, is_pydantic, without_none
+from covet.signatures import Parameter
 
 if TYPE_CHECKING:
     from covet.requests import Request

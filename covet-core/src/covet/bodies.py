@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from covet.annotations import is_pydantic, without_none
 from covet.binding import pydantic_faults
 from covet.decoding import decode_json, json_decoder
 from covet.exceptions import HTTPError, ValidationError
 from covet.requests import require_json
-from covet.signatures import BodyPlan, is_pydantic, without_none
+from covet.signatures import BodyPlan
 
 if TYPE_CHECKING:
     from covet.requests import Request

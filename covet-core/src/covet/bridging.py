@@ -202,7 +202,7 @@ def mounted(app: ASGIApp, child_scope: Callable[[Any], Any]) -> Call:
 
 
 def chained(apps: Iterable[ASGIApp], inner: ASGIApp) -> ASGIApp:
-    """ASGI middleware, outermost first, each made around `terminal`, around what serves WebSockets: no bridge needed."""
+    """ASGI middleware, outermost first, each made around `terminal`, around what serves WebSockets."""
     for app in reversed(list(apps)):
         inner = _around(app, inner)
     return inner

@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from covet.annotations import is_coroutine
 from covet.answers import Answers
 from covet.background import Tasks
 from covet.collisions import APPLICATION, KERNEL, settle
@@ -19,11 +20,12 @@ from covet.middleware import ASGIMiddleware, Middleware, in_order
 from covet.pipeline import Pipeline
 from covet.plugins import PluginManager, name_plugins
 from covet.responses import Response
-from covet.routing import Mount, Route, Router, Template, WebSocketRoute
+from covet.routing import Mount, Route, Router, WebSocketRoute
 from covet.secrets import BUILTIN_PROVIDERS
 from covet.settings import Settings
-from covet.signatures import analyse, is_coroutine
+from covet.signatures import analyse
 from covet.storage import StorageRegistry
+from covet.templates import Template
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -96,7 +98,8 @@ class Build:
         path = route_path(scope)
         found = self.websockets.find(path) if len(path) <= self.settings.limits.max_target_bytes else None
         if found is None:
-            from covet.websockets import WebSocket, refuse_unknown
+            from covet.websocket_serving import refuse_unknown
+            from covet.websockets import WebSocket
 
             await refuse_unknown(WebSocket(scope, receive, send, self.app))
         else:

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from covet.annotations import is_pydantic
 from covet.responses import Response
-from covet.signatures import is_pydantic
 
 __all__ = ["Renderer", "make_encoder"]
 

@@ -37,7 +37,6 @@ from covet.dependencies import ThreadGenerator, enter, leave
 from covet.exceptions import ClientDisconnected
 from covet.requests import Request, rest_of_body, start_body
 from covet.signatures import Argument, Plan, Step
-from covet.websockets import WebSocket, serve_websocket
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -307,6 +306,9 @@ class _Call:
 
 def websocket_endpoint(app: Covet, route: WebSocketRoute, plan: Plan) -> Endpoint:
     """The function that serves the connections of a WebSocket route."""
+    from covet.websocket_serving import serve_websocket
+    from covet.websockets import WebSocket
+
     call = compile_caller(app, route, plan, render=False)
 
     async def serve(scope: Any, receive: Any, send: Any, values: tuple[Any, ...]) -> None:

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from covet.exceptions import RouteError
-from covet.routing import Segment, Template
+from covet.templates import Segment, Template
 
 __all__ = ["RouteTable"]
 

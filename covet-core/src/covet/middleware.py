@@ -81,7 +81,7 @@ class Middleware(_Layer):
         before: str | Iterable[str] = (),
         after: str | Iterable[str] = (),
     ) -> None:
-        from covet.signatures import is_coroutine
+        from covet.annotations import is_coroutine
 
         if not is_coroutine(function):
             raise ConfigurationError(

@@ -12,14 +12,29 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import NoneType, UnionType
 from typing import Any, Literal
 
+from covet.annotations import (
+    call_kind,
+    element_of,
+    has_fields,
+    is_constrained,
+    is_coroutine,
+    is_filled,
+    is_pydantic,
+    is_simple,
+    is_structured,
+    marker_of,
+    plain,
+    type_name,
+    unknown_type,
+    without_none,
+)
 from covet.exceptions import HandlerError
 from covet.parameters import Body, Cookie, Depends, File, Form, Header, Path, Query, Scope, Source
 from covet.routing import Route, WebSocketRoute, handler_name
 
-__all__ = ["Argument", "BodyPlan", "Parameter", "Plan", "Step", "analyse", "is_pydantic", "without_none"]
+__all__ = ["Argument", "BodyPlan", "Parameter", "Plan", "Step", "analyse", "requested_by"]
 
 SourceName = Literal["path", "query", "header", "cookie", "form", "file", "body"]
 SOURCES: dict[type[Source], SourceName] = {
@@ -202,13 +217,13 @@ class _Analysis:
         while hasattr(target, "func"):  # functools.partial
             target = target.func
         if inspect.isclass(target):
-            target = target if _fields_class(target) else target.__init__
+            target = target if has_fields(target) else target.__init__
         elif not inspect.isroutine(target):
             target = type(target).__call__
         target = inspect.unwrap(target)
         cells = getattr(target, "__closure__", None) or ()
         names = getattr(getattr(target, "__code__", None), "co_freevars", ())
-        closure = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False) if _filled(cell)}
+        closure = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False) if is_filled(cell)}
         try:
             return typing.get_type_hints(target, localns={**self.route.namespace, **closure}, include_extras=True)
         except NameError as error:
@@ -225,13 +240,13 @@ class _Analysis:
         name = parameter.name
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         annotation = Any if annotation is parameter.empty else annotation
-        annotation, marker = _marker(annotation)
+        annotation, marker = marker_of(annotation)
         if isinstance(default, Source | Depends):
             marker = default
             default = getattr(default, "default", REQUIRED)
         elif isinstance(marker, Source) and default is REQUIRED:
             default = marker.default
-        bare = without_none(_plain(annotation))
+        bare = without_none(plain(annotation))
 
         if isinstance(marker, Depends):
             return Argument(name, False, "step", self.step(marker, function, name, above))
@@ -280,7 +295,7 @@ class _Analysis:
             return self.steps[key]
         before = len(self.result.parameters)
         arguments, _ = self.arguments(provider, (*above, provider))
-        made = Step(provider, _call_kind(provider), depends.scope, depends.thread, arguments)
+        made = Step(provider, call_kind(provider), depends.scope, depends.thread, arguments)
         self.check_scope(made, function, name, taken=len(self.result.parameters) > before)
         self.result.steps.append(made)
         self.steps[key] = len(self.result.steps) - 1
@@ -317,20 +332,20 @@ class _Analysis:
                 f"{self.where(function, name)}: it has no annotation and the path names no such parameter; "
                 f"annotate it (`{name}: str` takes it from the query), or add `{{{name}}}` to the path"
             )
-        if bare is UploadFile or _element(bare) is UploadFile:
+        if bare is UploadFile or element_of(bare) is UploadFile:
             return "file"
-        if is_simple(bare) or is_simple(_element(bare)):
+        if is_simple(bare) or is_simple(element_of(bare)):
             return "query"
         if is_structured(bare):
             if isinstance(self.route, WebSocketRoute) or not self.route.methods - NO_BODY:
                 what = "a WebSocket handshake" if isinstance(self.route, WebSocketRoute) else "this request"
                 raise HandlerError(
-                    f"{self.where(function, name)}: {_type_name(bare)} would be read from the body, which {what} does "
-                    f"not have; write `Annotated[{_type_name(bare)}, Query()]` to read it from the query"
+                    f"{self.where(function, name)}: {type_name(bare)} would be read from the body, which {what} does "
+                    f"not have; write `Annotated[{type_name(bare)}, Query()]` to read it from the query"
                 )
             return "body"
         raise HandlerError(
-            f"{self.where(function, name)}: nothing provides {_type_name(bare)}; register it with "
+            f"{self.where(function, name)}: nothing provides {type_name(bare)}; register it with "
             "`app.provide(...)`, install the plugin that brings it, or mark it with `Annotated[..., Depends(...)]`"
         )
 
@@ -345,7 +360,7 @@ class _Analysis:
                 "put both into one class with two fields"
             )
         self.body_of = name
-        bare = without_none(_plain(annotation))
+        bare = without_none(plain(annotation))
         self.check_decodable(function, name, annotation)
         self.result.body = BodyPlan(
             annotation,
@@ -372,7 +387,7 @@ class _Analysis:
                 f"{self.where(function, name)}: headers whose name has an underscore are dropped, since gateways take "
                 f"{alias!r} and {alias.replace('_', '-')!r} for the same; name it {alias.replace('_', '-')!r}"
             )
-        bare = without_none(_plain(annotation))
+        bare = without_none(plain(annotation))
         converted = False
         if source == "path":
             if alias not in self.route.param_names:
@@ -382,15 +397,15 @@ class _Analysis:
             converted = kind != "str" or bare in (str, Any)
             if converted and bare not in (Any, converter.type) and converter.type is not str:
                 raise HandlerError(
-                    f"{self.where(function, name)}: the converter `{kind}` gives {_type_name(converter.type)}, "
-                    f"the annotation says {_type_name(bare)}"
+                    f"{self.where(function, name)}: the converter `{kind}` gives {type_name(converter.type)}, "
+                    f"the annotation says {type_name(bare)}"
                 )
-            converted = converted and not _constrained(annotation)
+            converted = converted and not is_constrained(annotation)
             default = REQUIRED
         # A union of simple types is as structured as it is simple: then it is one piece of text.
-        structured = is_structured(bare) and not is_simple(bare) and not _element(bare)
+        structured = is_structured(bare) and not is_simple(bare) and not element_of(bare)
         whole = structured and source in ("query", "form", "header", "cookie")
-        multiple = not whole and _element(bare) is not None and source not in ("path", "cookie")
+        multiple = not whole and element_of(bare) is not None and source not in ("path", "cookie")
         if source != "file" and not converted:
             self.check_decodable(function, name, annotation)
         made = Parameter(
@@ -406,161 +421,16 @@ class _Analysis:
     def check_decodable(self, function: Callable[..., Any], name: str, annotation: Any) -> None:
         import msgspec
 
-        if is_pydantic(without_none(_plain(annotation))):
+        if is_pydantic(without_none(plain(annotation))):
             return
         try:
-            unknown = _unknown_type(msgspec.inspect.type_info(annotation), set())
+            unknown = unknown_type(msgspec.inspect.type_info(annotation), set())
         except TypeError as error:
             raise HandlerError(f"{self.where(function, name)}: its type cannot be decoded: {error}") from error
         if unknown is not None:
             raise HandlerError(
-                f"{self.where(function, name)}: its type cannot be decoded: {_type_name(unknown)} is unknown"
+                f"{self.where(function, name)}: its type cannot be decoded: {type_name(unknown)} is unknown"
             )
-
-
-def is_coroutine(function: Callable[..., Any]) -> bool:
-    """Whether calling `function` gives a coroutine; sees through partials and objects with an async `__call__`."""
-    target: Any = function
-    while hasattr(target, "func"):
-        target = target.func
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
-
-
-def is_simple(type_: Any) -> bool:
-    """Whether a value of the type is written as one piece of text: a number, a date, an enumeration, ..."""
-    import datetime
-    import decimal
-    import enum
-    import uuid
-
-    scalars = (str, int, float, bool, uuid.UUID, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
-    type_ = without_none(_plain(type_))
-    if isinstance(type_, typing.NewType):
-        return is_simple(type_.__supertype__)
-    if typing.get_origin(type_) is Literal:
-        return True
-    if typing.get_origin(type_) in (typing.Union, UnionType):
-        return all(is_simple(option) for option in typing.get_args(type_))
-    return inspect.isclass(type_) and issubclass(type_, (*scalars, enum.Enum))
-
-
-def is_structured(type_: Any) -> bool:
-    """Whether a value of the type is a JSON object or a list: what a request body holds."""
-    origin = typing.get_origin(type_) or type_
-    if origin in (typing.Union, UnionType):
-        return all(is_structured(_plain(option)) or is_simple(option) for option in typing.get_args(type_))
-    if not inspect.isclass(origin):
-        return False
-    return issubclass(origin, (dict, list, tuple, set, frozenset)) or _fields_class(origin)
-
-
-def is_pydantic(type_: Any) -> bool:
-    """Whether the type is a pydantic model; pydantic need not be installed."""
-    return inspect.isclass(type_) and hasattr(type_, "model_validate_json") and hasattr(type_, "model_json_schema")
-
-
-def without_none(type_: Any) -> Any:
-    """`T` for `T | None`, else the type as it is."""
-    if typing.get_origin(type_) in (typing.Union, UnionType):
-        rest = [option for option in typing.get_args(type_) if option is not NoneType]
-        if len(rest) == 1:
-            return rest[0]
-        if len(rest) < len(typing.get_args(type_)):
-            return typing.Union[tuple(rest)]  # noqa: UP007 - built from values
-    return type_
-
-
-def _fields_class(type_: Any) -> bool:
-    import msgspec
-
-    return (
-        issubclass(type_, msgspec.Struct)
-        or hasattr(type_, "__dataclass_fields__")
-        or hasattr(type_, "__attrs_attrs__")
-        or typing.is_typeddict(type_)
-        or is_pydantic(type_)
-    )
-
-
-def _marker(annotation: Any) -> tuple[Any, Any]:
-    """The annotation without its marker, and the marker."""
-    if typing.get_origin(annotation) is not typing.Annotated:
-        return annotation, None
-    base, *metadata = typing.get_args(annotation)
-    markers = [item() if inspect.isclass(item) and issubclass(item, Source) else item for item in metadata]
-    found = [item for item in markers if isinstance(item, Source | Depends)]
-    others = [item for item in markers if not isinstance(item, Source | Depends)]
-    if others:
-        base = typing.Annotated[(base, *others)]
-    return base, found[-1] if found else None
-
-
-def _plain(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
-
-
-def _constrained(annotation: Any) -> bool:
-    """Whether the annotation restricts the values of its type, beside describing them."""
-    import msgspec
-
-    if typing.get_origin(annotation) is not typing.Annotated:
-        return False
-    limits = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
-    metas = [item for item in typing.get_args(annotation)[1:] if isinstance(item, msgspec.Meta)]
-    return any(getattr(meta, limit) is not None for meta in metas for limit in limits)
-
-
-def _element(type_: Any) -> Any:
-    """`T` for `list[T]`, `set[T]`, `frozenset[T]` and `tuple[T, ...]`, else None."""
-    if typing.get_origin(type_) in (list, set, frozenset, tuple):
-        return _plain(typing.get_args(type_)[0])
-    return str if type_ in (list, set, frozenset, tuple) else None
-
-
-def _call_kind(
-    provider: Callable[..., Any],
-) -> Literal["function", "coroutine", "generator", "async generator", "class"]:
-    if inspect.isclass(provider):
-        return "class"
-    target: Any = provider
-    while hasattr(target, "func"):
-        target = target.func
-    for candidate in (target, getattr(target, "__call__", None)):  # noqa: B004
-        if inspect.isasyncgenfunction(candidate):
-            return "async generator"
-        if inspect.isgeneratorfunction(candidate):
-            return "generator"
-    return "coroutine" if is_coroutine(provider) else "function"
-
-
-def _unknown_type(info: Any, seen: set[int]) -> Any:
-    """The first class within a type that msgspec has no way to decode, or None."""
-    import msgspec
-
-    if isinstance(info, msgspec.inspect.CustomType):
-        return info.cls
-    if not isinstance(info, msgspec.Struct) or id(info) in seen:
-        return None
-    seen.add(id(info))
-    for name in info.__struct_fields__:
-        value = getattr(info, name)
-        for inner in value if isinstance(value, tuple) else (value,):
-            found = _unknown_type(inner, seen)
-            if found is not None:
-                return found
-    return None
-
-
-def _type_name(type_: Any) -> str:
-    return type_.__name__ if inspect.isclass(type_) else str(type_).replace("typing.", "")
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - an empty cell raises
-    except ValueError:
-        return False
-    return True
 
 
 def requested_by(plan: Plan) -> Iterator[Callable[..., Any]]:

@@ -100,7 +100,7 @@ def require_coroutine(function: Callable[..., Any], what: str) -> None:
     Raises:
         ConfigurationError: it is none.
     """
-    from covet.signatures import is_coroutine
+    from covet.annotations import is_coroutine
 
     if not is_coroutine(function):
         name = getattr(function, "__qualname__", repr(function))

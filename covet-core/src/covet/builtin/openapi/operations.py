@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from covet.annotations import is_pydantic, without_none
 from covet.applications import Covet
 from covet.builtin.openapi.schemas import Schema, Schemas
 from covet.exceptions import HTTPError, ValidationError
-from covet.routing import CONVERTERS, Converter, Route
-from covet.signatures import BodyPlan, Parameter, Plan, is_pydantic, without_none
+from covet.routing import Route
+from covet.signatures import BodyPlan, Parameter, Plan
+from covet.templates import CONVERTERS, Converter
 
 __all__ = ["PROBLEM", "Problem", "ProblemFault", "describe_operation", "problem_responses"]
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args, get_origin
 from msgspec import NODEFAULT, UNSET, to_builtins
 from msgspec import inspect as kinds
 
+from covet.annotations import is_pydantic
 from covet.exceptions import CovetError
-from covet.signatures import is_pydantic
 
 __all__ = ["Schema", "Schemas"]
 
