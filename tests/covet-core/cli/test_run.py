@@ -231,6 +231,8 @@ def test_workers_end_when_their_parent_was_killed(serve: Callable[..., Server], 
 def test_reload(serve: Callable[..., Server], directory: Path, server: str) -> None:
     """A change of a source file is served; an error in one is told, and mended by the next change."""
     running = serve("--server", server, "--reload")
+    # uvicorn begins to watch a quarter of a second after it has started the worker.
+    time.sleep(1)
     for source, expected in [
         (APP.replace('"pid"', '"second"'), "second"),
         ("raise RuntimeError('no battery')", None),
