@@ -93,12 +93,13 @@ class Server:
             time.sleep(0.02)
         return found
 
-    def answers(self) -> bool:
-        """Whether it answers."""
+    def answers(self, text: str = "") -> bool:
+        """Whether it answers, with that text in it."""
         try:
-            return self.get("/").status_code == 200
+            answer = self.get("/")
         except httpx.TransportError:
             return False
+        return answer.status_code == 200 and text in answer.text
 
     def get(self, path: str) -> httpx.Response:
         """Ask on a connection of its own, which any worker may accept."""
@@ -242,7 +243,7 @@ def test_reload(serve: Callable[..., Server], directory: Path, server: str) -> N
         if expected is None:
             running.wait_for(lambda: "app cannot be imported: RuntimeError: no battery" in running.printed)
         else:
-            running.wait_for(lambda expected=expected: running.answers() and expected in running.get("/").text)
+            running.wait_for(lambda expected=expected: running.answers(expected))
     os.killpg(running.process.pid, signal.SIGINT)
     assert running.process.wait(PATIENCE) == 0
     assert running.leaves_nothing()
