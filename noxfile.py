@@ -29,9 +29,10 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 BENCHMARKS = ("http", "sockets", "startup", "memory")
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install every distribution from its folder, with its extras, and dependency groups."""
-    folders = [option for folder in DISTRIBUTIONS for option in ("-e", f"./{folder}{EXTRAS.get(folder, '')}")]
+def install(session: nox.Session, *groups: str, examples: bool = True) -> None:
+    """Install every distribution from its folder, with its extras, and dependency groups; with or without `examples`."""
+    wanted = [folder for folder in DISTRIBUTIONS if examples or folder not in PLUGINS]
+    folders = [option for folder in wanted for option in ("-e", f"./{folder}{EXTRAS.get(folder, '')}")]
     session.install(*folders, *nox.project.dependency_groups(PROJECT, *groups))
 
 
@@ -143,7 +144,7 @@ def _check_listed(session: nox.Session, distribution: str, listed: str) -> None:
 def bench(session: nox.Session) -> None:
     """Measure, and write `docs/evidence/NAME.md`: `nox -s bench -- http`, sockets, startup or memory."""
     name, arguments = _named(session, BENCHMARKS)
-    install(session, "bench")
+    install(session, "bench", examples=False)
     # Without bytecode, start-up and memory would be those of the compiler.
     session.run("python", "-m", "compileall", "-q", "covet-core/src", silent=True, env=COMPILED)
     session.run("python", "-m", f"benchmarks.{name}", *arguments, env=COMPILED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,37 +19,55 @@ from covet.signatures import BodyPlan
 if TYPE_CHECKING:
     from covet.requests import Request
 
-__all__ = ["BodyDecoder", "make_body_decoder"]
+__all__ = ["body_lines"]
+
+# `require_json` is called for what the check before it does not settle: it costs as much as all of this.
+JSON = """
+plain = 0
+for header, sent in request.scope["headers"]:
+    if header == b"content-type":
+        plain += 1 if sent == b"application/json" else 2
+if plain != 1:
+    require_json(request)
+try:
+    data = decode_body(data)
+except (ValueError, RecursionError):
+    data = explain_body(data)
+"""
+
+OPTIONAL = """
+if data:
+{json}
+else:
+    data = no_body
+"""
 
 
-BodyDecoder = Callable[["Request", bytes], Any]
-"""Takes a request and its whole body; gives the value, or raises the `HTTPError` that says why it cannot."""
+def body_lines(plan: BodyPlan) -> tuple[list[str], dict[str, Any]]:
+    """The source lines that make of `data`, a request's whole body, what `plan` says; and the objects they name.
 
-
-def make_body_decoder(plan: BodyPlan) -> BodyDecoder:
-    """A function that decodes a request's body as `plan` says."""
+    They raise the `HTTPError` that says why a body cannot be decoded.
+    """
     type_ = plan.type
     bare = typing.get_args(type_)[0] if typing.get_origin(type_) is typing.Annotated else type_
     if without_none(bare) is bytes:
-        return _as_bytes(plan)
+        return ["data = decode_body(request, data)"], {"decode_body": _as_bytes(plan)}
     if is_pydantic(without_none(bare)):
-        return _with_pydantic(plan, without_none(bare))
+        return ["data = decode_body(request, data)"], {"decode_body": _with_pydantic(plan, without_none(bare))}
     decode = json_decoder(type_)
-    required, default = plan.required, plan.default
-
-    def from_json(request: Request, data: bytes) -> Any:
-        if not data and not required:
-            return default
-        require_json(request)
-        try:
-            return decode(data)
-        except (ValueError, RecursionError):
-            return decode_json(data, decode, type_)
-
-    return from_json
+    names = {
+        "require_json": require_json,
+        "decode_body": decode,
+        "explain_body": lambda data: decode_json(data, decode, type_),
+        "no_body": plan.default,
+    }
+    source = JSON.strip("\n")
+    if not plan.required:
+        source = OPTIONAL.strip("\n").format(json=indent(source, "    "))
+    return source.split("\n"), names
 
 
-def _as_bytes(plan: BodyPlan) -> BodyDecoder:
+def _as_bytes(plan: BodyPlan) -> Callable[[Request, bytes], Any]:
     def as_it_is(request: Request, data: bytes) -> Any:
         if data or not plan.required:
             return data or plan.default
@@ -57,7 +76,7 @@ def _as_bytes(plan: BodyPlan) -> BodyDecoder:
     return as_it_is
 
 
-def _with_pydantic(plan: BodyPlan, model: Any) -> BodyDecoder:
+def _with_pydantic(plan: BodyPlan, model: Any) -> Callable[[Request, bytes], Any]:
     skim = msgspec.json.Decoder(msgspec.Raw).decode
 
     def check(data: bytes) -> msgspec.Raw:

@@ -30,7 +30,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from covet.binding import make_reader, read
-from covet.bodies import make_body_decoder
+from covet.bodies import body_lines
 from covet.concurrency import in_thread
 from covet.context import running
 from covet.dependencies import ThreadGenerator, enter, leave
@@ -49,7 +49,7 @@ logger = logging.getLogger("covet.request")
 Endpoint = Callable[[Any, Any, Any, tuple[Any, ...]], Awaitable[None]]
 """Serves one request of a route: `(scope, receive, send, values)`, the values being those of the path's parameters."""
 
-KNOWN_LENGTHS = tuple(b"%d" % length for length in range(1024))
+LENGTHS = tuple((b"content-length", b"%d" % length) for length in range(512))
 
 SERVE = """
 async def serve(scope, receive, send, values):
@@ -69,7 +69,7 @@ async def serve(scope, receive, send, values):
             await send({{
                 "type": "http.response.start",
                 "status": {success},
-                "headers": [*headers, (b"content-length", known_lengths[size] if size < 1024 else b"%d" % size)],
+                "headers": [*headers, lengths[size] if size < 512 else (b"content-length", b"%d" % size)],
             }})
             await send({{"type": "http.response.body", "body": {content}}})
     except (OSError, ClientDisconnected) as error:
@@ -125,7 +125,7 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
     names = {
         "Request": Request, "app": app, "route": route, "enter_context": running.set, "leave_context": running.reset,
         "json_types": app.renderer.json_types, "encode": app.renderer.encode, "render": app.renderer,
-        "json_headers": json_headers, "text_headers": text_headers, "known_lengths": KNOWN_LENGTHS,
+        "json_headers": json_headers, "text_headers": text_headers, "lengths": LENGTHS,
         "recover": app.answers.recover, "deliver": app.answers.deliver, "start_tasks": app.start_tasks,
         "client_left": client_left, "ClientDisconnected": ClientDisconnected,
     }  # fmt: skip
@@ -286,13 +286,13 @@ class _Call:
             if "body" not in self.loaded:
                 self.loaded.add("body")
                 assert self.plan.body is not None
-                self.names["decode_body"] = make_body_decoder(self.plan.body)
-                self.names["start_body"], self.names["rest_of_body"] = start_body, rest_of_body
+                decoding, names = body_lines(self.plan.body)
+                self.names |= {"start_body": start_body, "rest_of_body": rest_of_body, **names}
                 self.out += [
                     f"data = start_body(request, {self.limit})",
                     "if data.__class__ is not bytes:",
                     "    data = await rest_of_body(request, data)",
-                    "data = decode_body(request, data)",
+                    *decoding,
                 ]
             return "data"
         parameter = self.plan.parameters[argument.index]
