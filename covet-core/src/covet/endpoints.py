@@ -35,7 +35,7 @@ from covet.concurrency import in_thread
 from covet.context import running
 from covet.dependencies import ThreadGenerator, enter, leave
 from covet.exceptions import ClientDisconnected
-from covet.requests import Request, rest_of_body, start_body
+from covet.requests import Request, start_body
 from covet.signatures import Argument, Plan, Step
 
 if TYPE_CHECKING:
@@ -287,11 +287,11 @@ class _Call:
                 self.loaded.add("body")
                 assert self.plan.body is not None
                 decoding, names = body_lines(self.plan.body)
-                self.names |= {"start_body": start_body, "rest_of_body": rest_of_body, **names}
+                self.names |= {"start_body": start_body, **names}
                 self.out += [
                     f"data = start_body(request, {self.limit})",
                     "if data.__class__ is not bytes:",
-                    "    data = await rest_of_body(request, data)",
+                    "    data = request._body = await data.read()",
                     *decoding,
                 ]
             return "data"

@@ -8,7 +8,8 @@ timer for all of an event loop.
 from __future__ import annotations
 
 from asyncio import CancelledError, _get_running_loop, current_task
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from math import inf
 from threading import local
@@ -79,27 +80,52 @@ class BodyStream:
 
     async def __anext__(self) -> bytes:
         while self._more:
-            if chunk := await self._chunk():
+            message = self._begin()
+            if message is None:
+                with self._time_limit():
+                    message = await self._receipt()
+            if chunk := self._take(message):
                 return chunk
+            if self._more:
+                await self._breathe()
         raise StopAsyncIteration
 
     async def read(self) -> bytes:
         """All chunks that are left, as one. Raises what iterating raises."""
+        # The loop of `__anext__` once more: a server that is asked again and again whether the body has come passes
+        # through every coroutine between.
         body = b""
         chunks = []
         while self._more:
-            body = await self._chunk()
+            message = self._begin()
+            if message is None:
+                with self._time_limit():
+                    message = await self._receipt()
+            body = self._take(message)
             chunks.append(body)
+            if self._more and not body:
+                await self._breathe()
         return body if len(chunks) == 1 else b"".join(chunks)
 
-    async def _chunk(self) -> bytes:
-        """The next message's part of the body, which may be empty."""
+    def _begin(self) -> Message | None:
+        """The first message, if it is there, when nothing speaks against receiving."""
         if self._receiving:
             raise CovetError(
                 "the body cannot be read on: an earlier read of it failed or was cancelled, or is still going on"
             )
         self._receiving = True
-        message = await self._message()
+        first, self._first = self._first, None
+        # Before it is waited for: a client that asks whether to go on (RFC 9110 section 10.1.1) is told at once.
+        if first is None and self._announces_too_much():
+            raise self._too_large()
+        return first
+
+    def _receipt(self) -> Awaitable[Message]:
+        started, self._started = self._started, None
+        return started or self._receive()
+
+    def _take(self, message: Message) -> bytes:
+        """A message's part of the body, which may be empty."""
         if message["type"] != "http.request":
             raise ClientDisconnected(f"the client left after {self.size} bytes of its request's body")
         chunk: bytes = message.get("body", b"")
@@ -109,8 +135,6 @@ class BodyStream:
             raise self._too_large()
         self._receiving = False
         self._more = more
-        if more and not chunk:
-            await self._breathe()
         return chunk
 
     def _announces_too_much(self) -> bool:
@@ -120,18 +144,25 @@ class BodyStream:
         length = declared_length(headers)
         return length is not None and length > self._limit
 
-    async def _message(self) -> Message:
-        """The next message."""
-        first, self._first = self._first, None
-        if first is not None:
-            return first
-        # Before it is waited for: a client that asks whether to go on (RFC 9110 section 10.1.1) is told at once.
-        if self._announces_too_much():
-            raise self._too_large()
-        receiving, self._started = self._started or self._receive(), None
+    def _time_limit(self) -> AbstractContextManager[object]:
+        """Waiting within this takes no longer than there is time left; it raises the `HTTPError` that says so."""
+        clock = _running.clock
+        # Asking which loop runs here costs a system call. If the last one of this thread still runs, it is that.
+        if clock is None or not clock.loop.is_running():
+            loop = _get_running_loop()
+            if loop is None:
+                return self._on_trio()
+            clock = _running.clock = _Clock(loop)
+        return _Wait(self, clock)
+
+    @contextmanager
+    def _on_trio(self) -> Iterator[None]:
+        import anyio
+
         began = monotonic()
         try:
-            return await _within(self._seconds - self._waited, receiving)
+            with anyio.fail_after(self._seconds - self._waited):
+                yield
         except TimeoutError:
             raise self._too_slow() from None
         finally:
@@ -161,14 +192,22 @@ def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     Raises:
         HTTPError: 400: it is no number, or stands twice with different values (RFC 9112 section 6.3).
     """
-    values = {value for name, value in headers if name == b"content-length"}
-    if not values:
+    found: bytes | None = None
+    for name, value in headers:
+        if name == b"content-length":
+            if found is not None and value != found:
+                raise _no_length()
+            found = value
+    if found is None:
         return None
-    value = values.pop()
     # int() would take a sign, spaces and underscores besides. 10**20 bytes are more than any server stores.
-    if values or not value.isdigit() or len(value) > 20:
-        raise HTTPError(400, "the Content-Length of the request is not one decimal number")
-    return int(value)
+    if not found.isdigit() or len(found) > 20:
+        raise _no_length()
+    return int(found)
+
+
+def _no_length() -> HTTPError:
+    return HTTPError(400, "the Content-Length of the request is not one decimal number")
 
 
 @coroutine
@@ -189,32 +228,6 @@ def resumed(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
             return (yield from steps)
 
 
-async def _within(seconds: float, receiving: Awaitable[Message]) -> Message:
-    """Wait for a message.
-
-    Raises:
-        TimeoutError: it did not come within `seconds`; the wait for it was cancelled.
-    """
-    loop = _get_running_loop()
-    if loop is None:
-        import anyio
-
-        with anyio.fail_after(seconds):
-            return await receiving
-    clock = _running.clock
-    if clock is None or clock.loop is not loop:
-        clock = _running.clock = _Clock(loop)
-    wait = _Wait(clock, seconds)
-    try:
-        return await receiving
-    except CancelledError:
-        if wait.end():
-            raise TimeoutError from None
-        raise
-    finally:
-        wait.end()
-
-
 # The timer's context: that of whoever sets it would keep his request alive until it rings.
 NOTHING = Context()
 
@@ -228,19 +241,20 @@ class _Clock:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.waits: set[_Wait] = set()
+        # When it rings next; never, while nobody waits.
+        self.rings = inf
         self.timer: TimerHandle | None = None
 
     def set(self, when: float) -> None:
-        """Ring at `when`, if not before."""
+        """Ring at `when`."""
         if self.timer is not None:
-            if self.timer.when() <= when:
-                return
             self.timer.cancel()
+        self.rings = when
         self.timer = self.loop.call_at(when, self.ring, context=NOTHING)
 
     def ring(self) -> None:
         """Cancel whose time is up, and ring again for the next."""
-        self.timer = None
+        self.timer, self.rings = None, inf
         now = self.loop.time()
         following = inf
         for wait in self.waits:
@@ -254,26 +268,31 @@ class _Clock:
 
 
 class _Wait:
-    """One task's wait, from its making to `end`. It is cancelled and told apart as `asyncio.timeout` does it."""
+    """One wait of one task, as a context. It is cancelled, and that told from others, as `asyncio.timeout` does it."""
 
-    __slots__ = ("cancelled_before", "clock", "deadline", "expired", "task")
+    __slots__ = ("began", "cancelled_before", "clock", "deadline", "expired", "stream", "task")
 
-    def __init__(self, clock: _Clock, seconds: float) -> None:
+    def __init__(self, stream: BodyStream, clock: _Clock) -> None:
         task = current_task(clock.loop)
         assert task is not None
+        self.stream = stream
         self.clock = clock
         self.task = task
         self.cancelled_before = task.cancelling()
-        self.deadline = clock.loop.time() + seconds
+        self.began = clock.loop.time()
+        self.deadline = self.began + stream._seconds - stream._waited
         self.expired = False
-        clock.waits.add(self)
-        clock.set(self.deadline)
 
-    def end(self) -> bool:
-        """Stop the clock for this wait; whether it was cancelled because its time was up, and for nothing else."""
+    def __enter__(self) -> None:
+        self.clock.waits.add(self)
+        if self.clock.rings > self.deadline:
+            self.clock.set(self.deadline)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         self.clock.waits.discard(self)
-        expired, self.expired = self.expired, False
-        return expired and self.task.uncancel() <= self.cancelled_before
+        self.stream._waited += self.clock.loop.time() - self.began
+        if self.expired and self.task.uncancel() <= self.cancelled_before and isinstance(error, CancelledError):
+            raise self.stream._too_slow() from None
 
 
 class _Running(local):

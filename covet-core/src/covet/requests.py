@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from covet.datastructures import FormData
     from covet.routing import Route
 
-__all__ = ["Connection", "Request", "content_type", "read_body", "require_json", "rest_of_body", "start_body"]
+__all__ = ["Connection", "Request", "content_type", "read_body", "require_json", "start_body"]
 
 T = TypeVar("T")
 
@@ -190,11 +190,13 @@ async def read_body(request: Request, limit: int | None = None) -> bytes:
     Raises what `Request.body` raises.
     """
     body = start_body(request, limit)
-    return body if isinstance(body, bytes) else await rest_of_body(request, body)
+    if not isinstance(body, bytes):
+        request._body = body = await body.read()
+    return body
 
 
 def start_body(request: Request, limit: int | None = None) -> bytes | BodyStream:
-    """The body of a request if it arrived with the request, in one message; else a stream for `rest_of_body`.
+    """The body of a request if it arrived with the request, in one message; else a stream to read it from.
 
     A function of its own, and no coroutine, because it is all that most bodies need: the receive is stepped by hand
     (see `covet.receiving`), so that neither a timer nor a suspension is paid for what is already there.
@@ -223,12 +225,6 @@ def start_body(request: Request, limit: int | None = None) -> bytes | BodyStream
                 return data
         return _start_stream(request, limit, first=message)
     return _start_stream(request, limit, started=resumed(steps, trap))
-
-
-async def rest_of_body(request: Request, stream: BodyStream) -> bytes:
-    """The body of a request, from the stream that `start_body` gave."""
-    request._body = body = await stream.read()
-    return body
 
 
 def _start_stream(
