@@ -30,7 +30,7 @@ BENCHMARKS = ("http", "sockets", "startup", "memory")
 
 
 def install(session: nox.Session, *groups: str, examples: bool = True) -> None:
-    """Install every distribution from its folder, with its extras, and dependency groups; with or without `examples`."""
+    """Install every distribution from its folder, with its extras and dependency groups; `examples` count as well."""
     wanted = [folder for folder in DISTRIBUTIONS if examples or folder not in PLUGINS]
     folders = [option for folder in wanted for option in ("-e", f"./{folder}{EXTRAS.get(folder, '')}")]
     session.install(*folders, *nox.project.dependency_groups(PROJECT, *groups))

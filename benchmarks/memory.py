@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -41,6 +43,39 @@ def idle(starts: int) -> str:
         rows.append([server, f"{covet:.1f}", f"{starlette:.1f}", f"{covet / starlette:.2f}"])
         print(f"# {server}: covet={covet:.1f} starlette={starlette:.1f}", flush=True)
     return evidence.table(["server", "covet, MiB", "starlette, MiB", "ratio (goal ≤ 1)"], rows)
+
+
+STEPS = {
+    "msgspec, which Covet decodes and encodes with": "import msgspec",
+    "anyio with its asyncio backend, which Starlette loads when it first needs a thread or a task group": (
+        "import anyio.to_thread, anyio._backends._asyncio"
+    ),
+    "pluggy": "import pluggy",
+    "the application: Covet's modules, its three builtin plugins, one route": (
+        "from benchmarks.peers_idle.covet import app; app.build()"
+    ),
+}
+COMPOSITION = """
+import asyncio, email.parser, http.client, importlib.metadata, logging, ssl, urllib.parse, uvicorn
+from benchmarks.memory import resident
+
+before = resident()
+for step in {steps!r}:
+    exec(step)
+    print(resident() - before)
+    before = resident()
+"""
+
+
+def composition(starts: int) -> str:
+    """The table of what an idle worker's memory is made of, beyond what the server has loaded."""
+    found: list[list[int]] = []
+    for _ in range(starts):
+        code = COMPOSITION.format(steps=list(STEPS.values()))
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        found.append([int(line) for line in done.stdout.split()])
+    rows = [[step, f"{median(got) / 1024:.1f}"] for step, got in zip(STEPS, zip(*found, strict=True), strict=True)]
+    return evidence.table(["loaded, in this order, into a process that has uvicorn", "MiB"], rows)
 
 
 def resident() -> int:
@@ -84,6 +119,7 @@ def main() -> None:
         ["covet-core", "starlette", "uvicorn", "granian"],
         {
             "An idle worker": idle(chosen.starts),
+            "What it is made of": composition(chosen.starts),
             f"Growth over {chosen.count:,} requests": asyncio.run(growth(chosen.count, 10)),
         },
     )
