@@ -56,8 +56,12 @@ STEPS = {
     ),
 }
 COMPOSITION = """
-import asyncio, email.parser, http.client, importlib.metadata, logging, ssl, urllib.parse, uvicorn
-from benchmarks.memory import resident
+import uvicorn.main, uvicorn.lifespan.on, uvicorn.loops.auto
+import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 before = resident()
 for step in {steps!r}:

@@ -13,6 +13,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Annotated, Any
 
 import anyio
@@ -424,7 +425,8 @@ async def test_cancellation_at_any_step_of_the_event_loop(path: str, middleware:
                 done = True
 
             tasks.start_soon(run)
-            for _ in range(at):
+            # How many steps a thread takes depends on the machine; with the last one the request ends by itself.
+            for _ in range(at) if at < 100 else count():
                 await anyio.lowlevel.checkpoint()
                 if done:
                     break

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from covet.context import running
 from covet.dependencies import leave
 from covet.endpoints import client_left
+from covet.events import RequestDone
 from covet.exceptions import ClientDisconnected, CovetError
 from covet.middleware import BANDS, ASGIMiddleware, Middleware
 from covet.requests import Request
@@ -156,8 +157,6 @@ class Pipeline:
                         await hooks.request_finished(request, response, perf_counter() - began)
                 finally:
                     if hooks.event is not None:
-                        from covet.events import RequestDone
-
                         hooks.event(RequestDone.of(request, response, perf_counter() - began, error))
                     if request.tasks and response is not None:
                         app.start_tasks(request)

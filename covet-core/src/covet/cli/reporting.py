@@ -64,10 +64,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty() and colour() is None:
         _print_framed(columns, rows)
         return
-    lines = [list(columns), *([" ".join(cell.split()) for cell in row] for row in rows)]
+    lines = [list(columns), *([_on_one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _on_one_line(cell: str) -> str:
+    return "; ".join(" ".join(line.split()) for line in cell.strip().splitlines())
 
 
 def _print_framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
