@@ -242,8 +242,9 @@ def test_open_connections_do_not_block_the_shutdown(name: str, tmp_path: Path) -
         server.process.send_signal(signal.SIGTERM)
         closed = {path: until_closed(connection)[0] for path, connection in connections.items()}
         server.process.wait(PATIENCE)
-    # 1012, "service restart", is what a server says that closes them itself.
-    assert set(closed.values()) <= {1001, 1012}, closed
+    # 1012, "service restart", is what a server says that closes them itself; and granian at times drops them before the
+    # application has said anything.
+    assert set(closed.values()) <= {1001, 1012, *({None} if name == "granian" else ())}, closed
     log = server.log.read_text(encoding="utf-8")
     assert "cancelled at shutdown: the handler of the WebSocket /deaf" in log
     assert "Traceback" not in log
