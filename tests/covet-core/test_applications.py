@@ -577,3 +577,25 @@ async def test_a_failure_while_sending_is_no_error_of_the_application(caplog: py
     with caplog.at_level(logging.ERROR):
         await app(scope, receive, send)
     assert caplog.text == ""
+
+
+async def test_a_mounted_application_sees_its_own_part_of_the_path() -> None:
+    inner = Covet({}, installed_plugins=False)
+
+    @inner.get("/x")
+    async def own() -> str:
+        return "own"
+
+    @inner.get("/api/x")
+    async def deeper() -> str:
+        return "deeper"
+
+    @inner.get("/{name}")
+    async def named(name: str) -> str:
+        return name
+
+    outer = Covet({}, installed_plugins=False)
+    outer.mount("/api", inner)
+    async with TestClient(outer) as client:
+        got = {path: (await client.get(path)).text for path in ("/api/x", "/api/api/x", "/api/y")}
+    assert got == {"/api/x": "own", "/api/api/x": "deeper", "/api/y": "y"}

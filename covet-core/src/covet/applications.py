@@ -345,13 +345,14 @@ class Covet(Declarations):
             table = self._tables[scope["method"]]
         except KeyError:
             table = None
-        if table is not None and len(scope["headers"]) <= self._max_headers:
+        # Where the application is mounted, the path begins with what is not its own.
+        if table is not None and len(scope["headers"]) <= self._max_headers and not scope.get("root_path"):
             path = scope["path"]
             endpoint = table.static.get(path)
             if endpoint is not None:
                 await endpoint(scope, receive, send, ())
                 return
-            if len(path) <= self._max_path and not scope.get("root_path"):
+            if len(path) <= self._max_path:
                 segments = path.split("/")
                 for pick, bucket in table.shapes.get(len(segments), table.deep):
                     for match, endpoint in bucket.get(pick(segments), ()):
