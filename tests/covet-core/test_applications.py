@@ -418,7 +418,7 @@ async def test_lifespans_are_entered_in_order_and_left_in_reverse_also_when_one_
         pass
 
     app = Covet({}, installed_plugins=False, lifespan=part("first"))
-    app.lifespans.append(part("second"))
+    app.add_lifespan(part("second"))
     async with app.running():
         assert log == ["first in", "second in"]
     assert log == ["first in", "second in", "second out", "first out"]
@@ -434,7 +434,7 @@ async def test_lifespans_are_entered_in_order_and_left_in_reverse_also_when_one_
             log.append("out")
 
     app = Covet({}, installed_plugins=False, lifespan=watched)
-    app.lifespans.append(part("broken", fails=True))
+    app.add_lifespan(part("broken", fails=True))
     with pytest.raises(RuntimeError, match="broken fails"):
         async with app.running():
             pytest.fail("it must not start")

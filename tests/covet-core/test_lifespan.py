@@ -306,7 +306,7 @@ async def test_an_error_while_it_serves_is_told_as_a_failed_shutdown(caplog: pyt
             group.start_soon(worker)
             yield
 
-    app.lifespans.append(with_worker)
+    app.add_lifespan(with_worker)
     server = Server()
     with anyio.fail_after(10):
         await app(LIFESPAN, server.receive, server.send)

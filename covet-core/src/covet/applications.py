@@ -82,7 +82,7 @@ class Covet(Declarations):
         self._tables: dict[str | None, RouteTable[Any]] = {}
         self._max_path = self._max_headers = 0
         self.converters: Mapping[str, Converter] = {**CONVERTERS, **(converters or {})}
-        self.lifespans: list[Lifespan] = [lifespan] if lifespan else []
+        self._lifespans: list[Lifespan] = [lifespan] if lifespan else []
         self.mount_states: dict[str, dict[str, Any]] = {}
         self.app_values: dict[Any, Any] = {}
 
@@ -142,9 +142,13 @@ class Covet(Declarations):
 
     def lifespan(self, function: Callable[[Covet], AsyncIterator[None]]) -> Callable[[Covet], AsyncIterator[None]]:
         """Declare an asynchronous generator that runs around the application: start-up, `yield`, shutdown."""
-        self._check_open(f"the lifespan {function!r}")
-        self.lifespans.append(asynccontextmanager(function))
+        self.add_lifespan(asynccontextmanager(function))
         return function
+
+    def add_lifespan(self, lifespan: Lifespan) -> None:
+        """Enter an asynchronous context manager, made by `lifespan(app)`, at start-up, inside those declared before."""
+        self._check_open(f"the lifespan {lifespan!r}")
+        self._lifespans.append(lifespan)
 
     # What it consists of
 
@@ -192,6 +196,11 @@ class Covet(Declarations):
     def routes(self) -> tuple[Route | WebSocketRoute | Mount, ...]:
         """Every route, those of plugins included."""
         return self.built.routes
+
+    @property
+    def lifespans(self) -> tuple[Lifespan, ...]:
+        """What is entered at start-up, in order, after the plugins' own."""
+        return tuple(self._lifespans)
 
     @property
     def plans(self) -> tuple[Plan, ...]:

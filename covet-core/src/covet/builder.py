@@ -190,7 +190,7 @@ def build(app: Covet) -> None:
 
 def _forgetting(app: Covet) -> Callable[[], None]:
     """A function that takes back what plugins declare from now on, so that a build that failed can be tried again."""
-    declared = (app._router._entries, app._layers, app.lifespans)
+    declared = (app._router._entries, app._layers, app._lifespans)
     provided = (app._providers, app._error_handlers)
     before = [list(entries) for entries in declared], [dict(entries) for entries in provided]
 

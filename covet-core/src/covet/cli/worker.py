@@ -95,7 +95,7 @@ def load(plan: Plan) -> Any:
     if core is not None:
         logger.info("worker %d runs on core %d", os.getpid(), core)
     if plan.server == "granian":
-        app.lifespans.insert(0, end_requests(plan.shutdown_timeout))
+        app._lifespans.insert(0, end_requests(plan.shutdown_timeout))
     watch_parent(plan.ends_in)
     return app
 
