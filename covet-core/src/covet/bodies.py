@@ -64,7 +64,8 @@ def body_lines(plan: BodyPlan) -> tuple[list[str], dict[str, Any]]:
     source = JSON.strip("\n")
     if not plan.required:
         source = OPTIONAL.strip("\n").format(json=indent(source, "    "))
-    return source.split("\n"), names
+    lines: list[str] = [*source.split("\n")]
+    return lines, names
 
 
 def _as_bytes(plan: BodyPlan) -> Callable[[Request, bytes], Any]:
