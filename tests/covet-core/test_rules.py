@@ -13,7 +13,7 @@ import covet
 ROOT = Path(covet.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 BUILTIN = [path for path in FILES if "builtin" in path.parts]
-KERNEL = [path for path in FILES if not {"builtin", "cli", "testing"} & set(path.relative_to(ROOT).parts)]
+KERNEL = [path for path in FILES if path not in BUILTIN]
 PLUGINS = ("covet_orm", "covet_migrate", "covet_backup", "covet_mongo", "covet_auth", "covet_ws", "covet_timing")
 
 

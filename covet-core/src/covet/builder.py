@@ -81,10 +81,10 @@ class Build:
 
     async def dispatch(self, scope: Any, receive: Any, send: Any) -> None:
         """Find the route of a request or WebSocket and serve it."""
-        path = route_path(scope)
         if scope["type"] == "websocket":
             await self.websocket_entry(scope, receive, send)
             return
+        path = route_path(scope)
         limits = self.settings.limits
         if len(scope["headers"]) > limits.max_headers or len(path) > limits.max_target_bytes:
             found = None

@@ -1,6 +1,6 @@
 """Everything that stands around a handler when something does: middleware, request hooks, events.
 
-`compile_pipeline` decides at build time what a request meets; a route that meets nothing is served without a pipeline,
+What a request meets is decided when the application is built; a route that meets nothing is served without a pipeline,
 by `covet.endpoints`.
 """
 

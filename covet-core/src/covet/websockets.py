@@ -65,7 +65,7 @@ class WebSocket(Connection):
     """
 
     __slots__ = (
-        "_ahead", "_early", "_goodbye", "_group", "_sent", "_waiting", "phase", "send", "subprotocol",
+        "_ahead", "_early", "_gone", "_goodbye", "_group", "_sent", "_waiting", "phase", "send", "subprotocol",
     )  # fmt: skip
 
     route: WebSocketRoute | None
@@ -86,6 +86,8 @@ class WebSocket(Connection):
         self._goodbye: tuple[int, str] | None = None
         # Around who receives.
         self._waiting: anyio.CancelScope | None = None
+        # Set when the close that the application's stopping asks for was sent.
+        self._gone: anyio.Event | None = None
         # How many messages were sent in a row; whether one is being received ahead meanwhile; and that one.
         self._sent = 0
         self._ahead: anyio.Event | None = None
@@ -217,15 +219,18 @@ class WebSocket(Connection):
         if self.phase == "closed":
             return
         self._goodbye = (GOING_AWAY, "the server is stopping")
+        self._gone = anyio.Event()
+        # Before the close, for granian sends none while somebody receives; who receives then waits for the close, since
+        # a handler that ends sooner would have the server close the connection without a code.
+        if self._waiting is not None:
+            self._waiting.cancel()
         try:
             if self.phase == "open":
                 await self.close(*self._goodbye)
             else:
                 await self.refuse(stopping())
         finally:
-            # Not before: the handler might end then, and a server close the connection without a code.
-            if self._waiting is not None:
-                self._waiting.cancel()
+            self._gone.set()
 
     # Receiving
 
@@ -248,6 +253,8 @@ class WebSocket(Connection):
             finally:
                 self._waiting = None
         if message is None:
+            if self._gone is not None:
+                await self._gone.wait()
             raise WebSocketDisconnected(*(self._goodbye or (BROKEN, "")))
         if message["type"] == "websocket.disconnect":
             raise self._left(message)

@@ -34,7 +34,7 @@ class Names:
     Attributes:
         distribution: as it is installed: `acme-hello`.
         package: as it is imported: `acme_hello`.
-        plugin: as the settings call the plugin: `acme_hello`, but `timing` for `covet-timing`.
+        plugin: as the settings call the plugin: `acme_hello`, but `hello` for `covet-hello`.
         title: for people: `Acme hello`.
     """
 
