@@ -722,7 +722,7 @@ def test_historic_specifications_work_as_any_other() -> None:
             [ShopSpecifications, ShopSpecifications],
             "it specifies the hook shop_methods, which the plugin 'it' has already",
         ),
-        ([hookspecs], "it specifies the hook covet_dependencies, which Covet itself has already"),
+        ([hookspecs], "it specifies the hook covet_cache_backends, which Covet itself has already"),
     ],
 )
 def test_specifications_that_are_wrong_leave_nothing(brought: Any, told: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from covet.exceptions import ClientDisconnected, CovetError, HTTPError
@@ -13,6 +14,7 @@ from covet.responses import Response
 if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.requests import Request
+    from covet.transforms import ResponseTransform
 
 __all__ = ["Answers"]
 
@@ -28,12 +30,20 @@ class Answers:
         app: the application, with its hooks compiled.
         headers: what every response has unless it sets them itself.
         handlers: what answers an exception class, or the status of an `HTTPError`.
+        transforms: what is done to bodies before they are sent.
     """
 
-    def __init__(self, app: Covet, headers: Sequence[tuple[bytes, bytes]], handlers: Handlers) -> None:
+    def __init__(
+        self,
+        app: Covet,
+        headers: Sequence[tuple[bytes, bytes]],
+        handlers: Handlers,
+        transforms: Sequence[ResponseTransform] = (),
+    ) -> None:
         self.app = app
         self.headers = tuple(headers)
         self.handlers = handlers
+        self.transforms = tuple(transforms)
 
     # Errors
 
@@ -84,6 +94,32 @@ class Answers:
         shown = HTTPError(500, "the server failed to answer this request; it has been logged", request_id=request.id)
         return render_error(request, shown, debug=False)
 
+    async def refuse(self, scope: Any, receive: Any, send: Any, error: HTTPError) -> None:
+        """Answer a request or a WebSocket handshake with an error: for ASGI middleware that lets it no further.
+
+        The response is that of a handler which raises `error`: exception handlers and constant headers apply.
+
+        Raises:
+            WebSocketDisconnected: the peer of the handshake has left.
+        """
+        from covet.context import running
+
+        if scope["type"] == "websocket":
+            from covet.websockets import WebSocket
+
+            await WebSocket(scope, receive, send, self.app).refuse(error)
+            return
+        from covet.requests import Request
+
+        request = Request(scope, receive, self.app)
+        token = running.set(request)
+        try:
+            await self.deliver(await self.recover(request, error), request, send)
+        except ClientDisconnected:
+            logger.debug("the client left before it was refused: %s %s", request.method, request.path)
+        finally:
+            running.reset(token)
+
     # Sending
 
     async def deliver(self, response: Response, request: Request, send: Any) -> Response:
@@ -96,9 +132,14 @@ class Answers:
             ClientDisconnected: the client has left.
             Exception: what the response raised while it was sent; too late to answer anything else.
         """
+        if request.finishers:
+            response = await self._finish(response, request)
+        request.finishers = None
         self._complete(response)
         if response.deferred:
             response = await self._resolve(response, request)
+        if self.transforms:
+            response = await self._transform(response, request)
         if response.__class__.__call__ is Response.__call__:
             # It is there as a whole, so that only sending it can fail.
             try:
@@ -120,6 +161,32 @@ class Answers:
             raise CovetError(f"{response!r} failed while it was sent: {type(error).__name__}: {error}") from error
         return response
 
+    async def _finish(self, response: Response, request: Request) -> Response:
+        """Call what the request was given for its response, also what is added meanwhile."""
+        while request.finishers:
+            finisher, *others = request.finishers
+            request.finishers = tuple(others)
+            try:
+                found = finisher(request, response)
+                if isawaitable(found):
+                    found = await found
+            except Exception as error:  # noqa: BLE001 - it becomes a response
+                response = await self.recover(request, error)
+            else:
+                response = response if found is None else found
+        return response
+
+    async def _transform(self, response: Response, request: Request) -> Response:
+        for transform in self.transforms:
+            complete = response.__class__.__call__ is Response.__call__
+            if complete and len(response.body) < transform.min_bytes:
+                continue
+            try:
+                response = await transform.function(request, response)
+            except Exception as error:  # noqa: BLE001 - it becomes a response
+                response = await self._instead(response, request, error)
+        return response
+
     def _complete(self, response: Response) -> None:
         raw = response.headers.raw
         own = {name for name, _ in raw}
@@ -131,15 +198,19 @@ class Answers:
         try:
             return await response.resolve(request.scope)
         except Exception as error:  # noqa: BLE001 - it becomes a response
-            from covet.files import carry_over
+            return await self._instead(response, request, error)
 
-            tasks = request.tasks
-            refusal = await self.recover(request, error)
-            # The handler has done its work, and this is not its error: what it left to do is done.
-            request.tasks = tasks
-            carry_over(response.headers, refusal)
-            self._complete(refusal)
-            return refusal
+    async def _instead(self, response: Response, request: Request, error: Exception) -> Response:
+        """The answer to an error of sending a response, in its place."""
+        from covet.files import carry_over
+
+        tasks = request.tasks
+        refusal = await self.recover(request, error)
+        # The handler has done its work, and this is not its error: what it left to do is done.
+        request.tasks = tasks
+        carry_over(response.headers, refusal)
+        self._complete(refusal)
+        return refusal
 
 
 def _left() -> ClientDisconnected:

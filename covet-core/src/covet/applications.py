@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from covet.answers import Answers
     from covet.background import Tasks
+    from covet.backends import Backends
     from covet.builder import Build, CompiledHooks
     from covet.datastructures import State
     from covet.lifespan import Drain
@@ -223,6 +224,11 @@ class Covet(Declarations):
         return self.built.storage
 
     @property
+    def backends(self) -> Backends:
+        """The session store, caches, pub/sub backends and object stores, by section and alias."""
+        return self.built.backends
+
+    @property
     def tasks(self) -> Tasks:
         """The supervised tasks: `app.tasks.start_soon(function, ...)`."""
         return self.built.tasks
@@ -287,6 +293,17 @@ class Covet(Declarations):
         from covet.secrets import application_key, derive_key
 
         return derive_key(application_key(self.settings), purpose, *context)
+
+    def signing_keys(self, purpose: str, *context: str) -> tuple[bytes, ...]:
+        """The keys to verify with: that of `signing_key`, then those derived from `[app] previous_secret_keys`.
+
+        Raises:
+            ConfigurationError: as `signing_key`, for any of them.
+        """
+        from covet.secrets import derive_key, previous_keys
+
+        previous = (derive_key(key, purpose, *context) for key in previous_keys(self.settings))
+        return (self.signing_key(purpose, *context), *previous)
 
     # Building and running
 
@@ -388,4 +405,5 @@ class Covet(Declarations):
 
     def start_tasks(self, request: Request) -> None:
         """Start what a request left to do after its response."""
+        request.finishers = None
         self.built.tasks.start_after(request)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from covet.annotations import is_coroutine
 from covet.answers import Answers
+from covet.backends import HOOKS, Backends
 from covet.background import Tasks
 from covet.collisions import APPLICATION, KERNEL, settle
 from covet.encoding import Renderer
@@ -26,6 +27,7 @@ from covet.settings import Settings
 from covet.signatures import analyse
 from covet.storage import StorageRegistry
 from covet.templates import Template
+from covet.transforms import ResponseTransform
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -71,6 +73,7 @@ class Build:
         self.websockets: RouteTable[Any] = RouteTable()
         self.hooks: CompiledHooks
         self.storage: StorageRegistry
+        self.backends: Backends
         self.renderer: Renderer
         self.answers: Answers
         self.pipeline: Pipeline
@@ -223,6 +226,13 @@ def _configure(app: Covet, made: Build) -> None:
     made.storage = StorageRegistry.build(
         settings, [(scheme, c.plugin, backend) for c in backends for scheme, backend in c.value.items()]
     )
+    made.backends = Backends.build(
+        app,
+        {
+            section: [(name, c.plugin, backend) for c in manager.call(hook) for name, backend in c.value.items()]
+            for section, hook in HOOKS.items()
+        },
+    )
     manager.call("covet_setup", app=app)
 
 
@@ -235,7 +245,11 @@ def _compose(app: Covet, made: Build) -> None:
     made.providers = _settled("the dependency type", made, "covet_dependencies", app._providers, app=app)
     handlers = _settled("the exception handler of", made, "covet_exception_handlers", app._error_handlers, app=app)
     headers = [_header(c.plugin, header) for c in manager.call("covet_response_headers", app=app) for header in c.value]
-    made.answers = Answers(app, headers, {error: _awaitable(handler) for error, handler in handlers.items()})
+    transforms = [
+        _transform(c.plugin, each) for c in manager.call("covet_response_transforms", app=app) for each in c.value
+    ]
+    awaitable = {error: _awaitable(handler) for error, handler in handlers.items()}
+    made.answers = Answers(app, headers, awaitable, transforms)
 
     layers = list(app._layers)
     for c in manager.call("covet_middleware", app=app):
@@ -251,6 +265,26 @@ def _compose(app: Covet, made: Build) -> None:
     made.routes = _routes(app, made, prefer)
     for route in made.routes:
         made.names.setdefault(route.name, route)
+
+
+def _transform(plugin: str, transform: Any) -> ResponseTransform:
+    if not isinstance(transform, ResponseTransform):
+        raise PluginError(f"plugin {plugin!r}: covet_response_transforms returned {transform!r}, which is no transform")
+    return transform
+
+
+def _guards(app: Covet, made: Build, route: Route) -> tuple[Callable[[Request], Any], ...]:
+    """What may refuse a request of a route, in plugin order."""
+    found: list[Callable[[Request], Any]] = []
+    for c in made.plugins.call("covet_route_guards", app=app, route=route):
+        for guard in c.value:
+            if not callable(guard):
+                raise PluginError(
+                    f"plugin {c.plugin!r}: covet_route_guards returned {guard!r}, and a function of the request was "
+                    "expected"
+                )
+            found.append(guard)
+    return tuple(found)
 
 
 def _header(plugin: str, header: Any) -> tuple[bytes, bytes]:
@@ -344,6 +378,9 @@ def compile_routes(app: Covet, made: Build) -> None:
         if isinstance(route, WebSocketRoute):
             websockets.add(route.template, websocket_endpoint(app, route, plan))
             continue
+        if not made.tables:
+            # With its plan, which tells a plugin what the route takes; and once, whatever is overridden later.
+            route.guards = _guards(app, made, route)
         direct = made.pipeline.direct and not route.middleware and not any(s.scope == "request" for s in plan.steps)
         for method in route.methods:
             tables[method].add(route.template, _endpoint(app, made, route, direct))

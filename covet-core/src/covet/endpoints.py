@@ -29,6 +29,7 @@ from collections.abc import Awaitable, Callable
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from covet.annotations import is_coroutine
 from covet.binding import make_reader, read
 from covet.bodies import body_lines
 from covet.concurrency import in_thread
@@ -36,6 +37,7 @@ from covet.context import running
 from covet.dependencies import ThreadGenerator, enter, leave
 from covet.exceptions import ClientDisconnected
 from covet.requests import Request, start_body
+from covet.responses import Response
 from covet.signatures import Argument, Plan, Step
 
 if TYPE_CHECKING:
@@ -62,14 +64,18 @@ async def serve(scope, receive, send, values):
         except Exception as error:
             body = None
             response = await recover(request, error)
+        if body is not None:
+            size = len(body)
+            if {special}:
+                response = trusted(body, {success}, *headers)
+                body = None
         if body is None:
             await deliver(response, request, send)
         else:
-            size = len(body)
             await send({{
                 "type": "http.response.start",
                 "status": {success},
-                "headers": [*headers, lengths[size] if size < 512 else (b"content-length", b"%d" % size)],
+                "headers": [*headers, {vary}lengths[size] if size < 512 else (b"content-length", b"%d" % size)],
             }})
             await send({{"type": "http.response.body", "body": {content}}})
     except (OSError, ClientDisconnected) as error:
@@ -127,14 +133,23 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
         "json_types": app.renderer.json_types, "encode": app.renderer.encode, "render": app.renderer,
         "json_headers": json_headers, "text_headers": text_headers, "lengths": LENGTHS,
         "recover": app.answers.recover, "deliver": app.answers.deliver, "start_tasks": app.start_tasks,
-        "client_left": client_left, "ClientDisconnected": ClientDisconnected,
+        "client_left": client_left, "ClientDisconnected": ClientDisconnected, "trusted": Response.trusted,
     }  # fmt: skip
     answer = ANSWER.format(call="\n".join(_Call(app, route, plan, names).lines()), status=route.status)
     if app.hooks.request_started is not None:
         names["started"] = app.hooks.request_started
         answer = STARTED.format(answer=indent(answer.strip("\n"), "    "))
+    special, vary = "request.finishers", ""
+    for number, transform in enumerate(app.answers.transforms):
+        names[f"transformed{number}"] = transform.concerns
+        special += f" or (size >= {transform.min_bytes} and transformed{number}(scope))"
+        if transform.vary:
+            names[f"vary{number}"] = transform.vary
+            vary += f"*(vary{number} if size >= {transform.min_bytes} else ()), "
     source = SERVE.format(
         answer=indent(answer.strip("\n"), "    " * 3),
+        special=special,
+        vary=vary,
         success=route.status or 200,
         content='b""' if head else "body",
     )
@@ -171,6 +186,7 @@ class _Call:
         self.app = app
         self.path_names = route.param_names
         self.limit = (route.limits or app.settings.limits).max_body
+        self.guards = getattr(route, "guards", ())
         self.plan = plan
         self.names = names
         self.out: list[str] = []
@@ -206,7 +222,16 @@ class _Call:
                 "except BaseException as error:",
                 "    await leave(request.cleanups, error)",
             ]
-        return [*before, *body]
+        return self.guarded([*before, *body])
+
+    def guarded(self, lines: list[str]) -> list[str]:
+        """`lines` behind the route's guards, each of which may give the result in their place."""
+        for number, guard in reversed(list(enumerate(self.guards))):
+            name = f"guard{number}"
+            self.names[name] = guard
+            asked = f"await {name}(request)" if is_coroutine(guard) else f"{name}(request)"
+            lines = [f"result = {asked}", "if result is None:", *("    " + line for line in lines)]
+        return lines
 
     def read_parameters(self, *, form: bool) -> None:
         """Read all parameters of the form, or all others, at once, so that their faults are reported together."""

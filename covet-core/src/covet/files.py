@@ -291,6 +291,8 @@ class _PathResponse(Response):
 
     __slots__ = ("path",)
 
+    opaque = True
+
     def __init__(self, path: str, status: int) -> None:
         super().__init__(b"", status)
         self.path = path

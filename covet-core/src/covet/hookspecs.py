@@ -9,7 +9,7 @@ Each docstring says when the hook is called, by whom, what it may return, and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,15 @@ from covet.hooks import hookspec
 
 if TYPE_CHECKING:
     from covet.applications import Covet
+    from covet.backends import Backend
+    from covet.health import HealthCheck
     from covet.middleware import ASGIMiddleware, Middleware
     from covet.parameters import Depends
     from covet.requests import Request
     from covet.responses import Response
     from covet.routing import Mount, Route, Router, WebSocketRoute
     from covet.storage import StorageBackend
+    from covet.transforms import ResponseTransform
 
 # Composition: once, while the application is built
 
@@ -131,6 +134,60 @@ def covet_middleware(app: Covet) -> Iterable[Middleware | ASGIMiddleware]:
         @covet.hookimpl
         def covet_middleware(app):
             return [covet.Middleware(stamp, band="transport")]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def covet_route_guards(
+    app: Covet, route: Route
+) -> Iterable[Callable[[Request], Response | Awaitable[Response | None] | None]]:
+    """Contribute guards of a route: what may refuse a request before anything of it is read.
+
+    When: while the application is built, for every HTTP route. A route without guards pays nothing.
+    By whom: the kernel. The guards are called for every request of the route, in plugin order, behind all middleware
+    and before parameters are read and dependencies made.
+    Returns: functions of the request, plain or asynchronous, that return None to let it pass, or a response; what they
+    raise is answered like an error of the handler's. `route.marks` tells what was declared for the route, `route.plan`
+    what its handler takes.
+    On failure: the application does not start.
+
+    Example:
+
+        class Internal:
+            "Marks the routes for machines of our own: `@app.get(..., marks=[Internal()])`."
+
+        def only_from_here(request):
+            if request.client is None or request.client[0] != "127.0.0.1":
+                raise covet.HTTPError(403)
+
+        @covet.hookimpl
+        def covet_route_guards(app, route):
+            return [only_from_here] if Internal in route.marks else []
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def covet_response_transforms(app: Covet) -> Iterable[ResponseTransform]:
+    """Contribute transforms of response bodies: what encodes them for the way, such as compression.
+
+    When: while the application is built.
+    By whom: the kernel. A transform is called last of all, behind every middleware, for responses that are large
+    enough for it or whose size is not known; the others pay nothing.
+    Returns: transforms, applied in plugin order.
+    On failure: the application does not start. A transform that raises makes the request a 500.
+
+    Example:
+
+        async def shout(request, response):
+            if response.headers.get("content-type", "").startswith("text/plain"):
+                response.body = response.body.upper()
+            return response
+
+        @covet.hookimpl
+        def covet_response_transforms(app):
+            return [covet.transforms.ResponseTransform(shout, min_bytes=1000)]
     """
     raise AssertionError("a specification is not called")
 
@@ -251,6 +308,86 @@ def covet_storage_backends() -> Mapping[str, StorageBackend]:
         @covet.hookimpl
         def covet_storage_backends():
             return {"shelf": covet.storage.StorageBackend(open_shelf, ShelfSettings)}
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def covet_session_stores() -> Mapping[str, Backend]:
+    """Contribute session stores.
+
+    When: while the application is built.
+    By whom: the kernel, to make what `[sessions] store` names. A backend that has to connect does so in a lifespan: its
+    factory is given the application, and may call `app.add_lifespan`.
+    Returns: name to `covet.backends.Backend`, whose factory makes a `covet.sessions.SessionStore`.
+    On failure: the application does not start. Two owners of one name are an error that names both, unless
+    `[plugins] prefer` says which one wins.
+
+    Example:
+
+        @covet.hookimpl
+        def covet_session_stores():
+            return {"shelf": covet.backends.Backend(lambda app, alias, settings: Shelf(settings.path), ShelfSettings)}
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def covet_cache_backends() -> Mapping[str, Backend]:
+    """Contribute cache backends.
+
+    When: while the application is built.
+    By whom: the kernel, to make what `[cache.ALIAS] backend` names. A backend that has to connect does so in a
+    lifespan: its factory is given the application, and may call `app.add_lifespan`.
+    Returns: name to `covet.backends.Backend`, whose factory makes a `covet.cache.CacheBackend`.
+    On failure: the application does not start. Two owners of one name are an error that names both, unless
+    `[plugins] prefer` says which one wins.
+
+    Example:
+
+        @covet.hookimpl
+        def covet_cache_backends():
+            return {"shelf": covet.backends.Backend(lambda app, alias, settings: Shelf(settings.path), ShelfSettings)}
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def covet_pubsub_backends() -> Mapping[str, Backend]:
+    """Contribute pub/sub backends.
+
+    When: while the application is built.
+    By whom: the kernel, to make what `[pubsub.ALIAS] backend` names. A backend that has to connect does so in a
+    lifespan: its factory is given the application, and may call `app.add_lifespan`.
+    Returns: name to `covet.backends.Backend`, whose factory makes a `covet.pubsub.PubSubBackend`.
+    On failure: the application does not start. Two owners of one name are an error that names both, unless
+    `[plugins] prefer` says which one wins.
+
+    Example:
+
+        @covet.hookimpl
+        def covet_pubsub_backends():
+            return {"shelf": covet.backends.Backend(lambda app, alias, settings: Shelf(settings.path), ShelfSettings)}
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def covet_object_stores() -> Mapping[str, Backend]:
+    """Contribute object stores.
+
+    When: while the application is built.
+    By whom: the kernel, to make what `[objects.ALIAS] backend` names. A backend that has to connect does so in a
+    lifespan: its factory is given the application, and may call `app.add_lifespan`.
+    Returns: name to `covet.backends.Backend`, whose factory makes a `covet.objects.ObjectStore`.
+    On failure: the application does not start. Two owners of one name are an error that names both, unless
+    `[plugins] prefer` says which one wins.
+
+    Example:
+
+        @covet.hookimpl
+        def covet_object_stores():
+            return {"shelf": covet.backends.Backend(lambda app, alias, settings: Shelf(settings.path), ShelfSettings)}
     """
     raise AssertionError("a specification is not called")
 
@@ -407,6 +544,29 @@ async def covet_request_finished(request: Request, response: Response, duration:
 
 
 # Operation
+
+
+@hookspec
+def covet_health_checks(app: Covet) -> Mapping[str, HealthCheck]:
+    """Contribute checks of whether the application can do its work.
+
+    When: while the application is built.
+    By whom: whoever answers health requests; the storages are checked without being named here.
+    Returns: name to `covet.health.HealthCheck`.
+    On failure: the application does not start. Two owners of one name are an error that names both, unless
+    `[plugins] prefer` says which one wins. A check that fails makes the application not ready, or is shown alone.
+
+    Example:
+
+        async def queue_is_short():
+            if (length := await queue.length()) > 1000:
+                raise RuntimeError(f"{length} jobs are waiting")
+
+        @covet.hookimpl
+        def covet_health_checks(app):
+            return {"queue": covet.health.HealthCheck(queue_is_short)}
+    """
+    raise AssertionError("a specification is not called")
 
 
 @hookspec

@@ -20,11 +20,15 @@ from covet.receiving import BodyStream, declared_length, resumed
 if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.datastructures import FormData
+    from covet.responses import Response
     from covet.routing import Route
 
 __all__ = ["Connection", "Request", "content_type", "read_body", "require_json", "start_body"]
 
 T = TypeVar("T")
+
+Finisher = Callable[["Request", "Response"], "Awaitable[Response | None] | Response | None"]
+"""What `Request.on_response` takes."""
 
 
 class Request(Connection):
@@ -34,9 +38,10 @@ class Request(Connection):
 
     Attributes:
         tasks: what `after` was given, in order.
+        finishers: what `on_response` was given, in order; None once the response is on its way.
     """
 
-    __slots__ = ("_body", "_form", "_stream", "tasks")
+    __slots__ = ("_body", "_form", "_stream", "finishers", "tasks")
 
     route: Route | None
 
@@ -55,6 +60,7 @@ class Request(Connection):
         self.route = route
         self.values = values
         self.tasks: tuple[Callable[[], Any], ...] = ()
+        self.finishers: tuple[Finisher, ...] | None = ()
         self._headers = None
         self._query = None
         self._cookies = None
@@ -92,6 +98,23 @@ class Request(Connection):
         from functools import partial
 
         self.tasks = (*self.tasks, partial(function, *args, **kwargs))
+
+    def on_response(self, function: Finisher) -> None:
+        """Have `function(request, response)` called when there is a response, before it is sent.
+
+        It is called for the response to an error, too, in the order of these calls, behind all middleware and before
+        the body is compressed. It may be plain or asynchronous, and returns None, having changed the response perhaps,
+        or another response. What it raises is answered like an error of the handler's. A request that nobody asks this
+        for pays nothing.
+
+        Raises:
+            CovetError: the response is on its way already.
+        """
+        if self.finishers is None:
+            raise CovetError(
+                "this request's response is on its way: what changes it has to be done before the handler returns"
+            )
+        self.finishers = (*self.finishers, function)
 
     async def body(self) -> bytes:
         """The whole body, kept for further calls.

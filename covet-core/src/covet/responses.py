@@ -128,6 +128,7 @@ class Response:
 
     Attributes:
         deferred: whether a request decides what the response is, by `resolve`.
+        opaque: whether the server reads the body itself, so that nothing here can look at it.
 
     Raises:
         ValueError: a header's name or value is invalid.
@@ -136,6 +137,7 @@ class Response:
     __slots__ = ("body", "headers", "status")
 
     deferred: ClassVar[bool] = False
+    opaque: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -5,20 +5,86 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from covet.datastructures import State
 from covet.exceptions import RouteError
 from covet.templates import AnyConverter, Template
 
 if TYPE_CHECKING:
     from covet.middleware import Middleware
+    from covet.requests import Request
     from covet.settings import Limits
     from covet.signatures import Plan
 
-__all__ = ["Declarations", "Mount", "Route", "Router", "WebSocketRoute", "handler_name"]
+__all__ = [
+    "Declarations",
+    "Mount",
+    "Route",
+    "RouteOptions",
+    "Router",
+    "WebSocketRoute",
+    "handler_name",
+    "route_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+OPTIONS = "__covet_route_options__"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What decorators below that of a route have to say about it; see `route_options`.
+
+    Attributes:
+        middleware: added to the route's, inside.
+        marks: added to the route's; those of the route itself go before.
+        handler: what the route calls in place of the decorated function; None for that itself.
+    """
+
+    middleware: tuple[Middleware, ...] = ()
+    marks: tuple[object, ...] = ()
+    handler: Callable[..., Any] | None = None
+
+
+def route_options(
+    handler: F,
+    *,
+    middleware: Iterable[Middleware] = (),
+    marks: Iterable[object] = (),
+    call: Callable[..., Any] | None = None,
+) -> F:
+    """Say something about every route that `handler` will serve; for decorators that stand below that of the route.
+
+        class Internal:
+            "For machines of our own."
+
+        def internal(handler):
+            return route_options(handler, marks=[Internal()])
+
+        @app.get("/metrics")
+        @internal
+        async def metrics() -> str: ...
+
+    What was said before stays; the function itself is not changed otherwise.
+
+    Args:
+        handler: the function.
+        middleware: added to the routes', inside.
+        marks: what plugins understand; of two of one type the later counts.
+        call: what the routes call in place of `handler`, for a decorator whose wrapper is for other callers.
+
+    Returns:
+        `handler`.
+    """
+    before: RouteOptions = getattr(handler, OPTIONS, RouteOptions())
+    options = RouteOptions((*middleware, *before.middleware), (*before.marks, *marks), call or before.handler)
+    setattr(handler, OPTIONS, options)
+    return handler
 
 
 class Route:
@@ -38,16 +104,20 @@ class Route:
         in_schema: whether the OpenAPI document lists it.
         middleware: applied to this route alone, inside the application's.
         limits: other limits than the application's.
+        marks: what plugins understand, one of a type: `route.marks.get(TheirType)` finds it.
 
-    After the application is built, `plan` tells what the handler takes, `owner` who declared the route.
+    A decorator below that of the route may add to marks and middleware: see `route_options`. After the application is
+    built, `plan` tells what the handler takes, `owner` who declared the route, `guards` what may refuse its requests.
     """
 
     __slots__ = (
         "deprecated",
         "description",
+        "guards",
         "handler",
         "in_schema",
         "limits",
+        "marks",
         "methods",
         "middleware",
         "name",
@@ -78,9 +148,13 @@ class Route:
         in_schema: bool = True,
         middleware: Iterable[Middleware] = (),
         limits: Limits | None = None,
+        marks: Iterable[object] = (),
     ) -> None:
         if not callable(handler):
             raise RouteError(f"route {path!r}: the handler is {handler!r}, which cannot be called")
+        options: RouteOptions = getattr(handler, OPTIONS, RouteOptions())
+        if options.handler is not None:
+            handler = options.handler
         self.path = path
         self.handler = handler
         self.methods = frozenset(_method(path, method) for method in methods)
@@ -93,8 +167,12 @@ class Route:
         self.responses = dict(responses or {})
         self.deprecated = deprecated
         self.in_schema = in_schema
-        self.middleware = tuple(middleware)
+        self.middleware = (*middleware, *options.middleware)
         self.limits = limits
+        self.marks = State()
+        for mark in (*options.marks, *marks):
+            self.marks[type(mark)] = mark
+        self.guards: tuple[Callable[[Request], Any], ...] = ()
         self.owner = "application"
         self.template: Template = Template(path, AnyConverter())
         self.plan: Plan | None = None

@@ -19,7 +19,7 @@ from covet.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from covet.settings import Settings
 
-__all__ = ["Secret", "SecretError", "application_key", "derive_key"]
+__all__ = ["Secret", "SecretError", "application_key", "derive_key", "previous_keys"]
 
 logger = logging.getLogger("covet.secrets")
 
@@ -161,18 +161,7 @@ def application_key(settings: Settings) -> bytes:
     """
     secret = settings.app.secret_key
     if secret:
-        if secret.unresolved:
-            raise ConfigurationError(
-                f"[app] secret_key is not resolved yet ({secret.reference or 'a reference'}): sign in a handler, a "
-                "lifespan or covet_setup, when the application is built"
-            )
-        text = secret.reveal()
-        if len(text) < MINIMUM_KEY:
-            raise ConfigurationError(
-                f"[app] secret_key has fewer than {MINIMUM_KEY} characters; make one with "
-                "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
-            )
-        return text.encode()
+        return _key(secret, "secret_key")
     if not settings.app.debug:
         raise ConfigurationError(
             "no secret key is set, and something has to be signed: put one into the environment and write "
@@ -182,6 +171,30 @@ def application_key(settings: Settings) -> bytes:
         logger.warning("no [app] secret_key is set: signing with a key of this process, which debug mode permits")
         settings.development_key = os.urandom(32)
     return settings.development_key
+
+
+def previous_keys(settings: Settings) -> list[bytes]:
+    """The application's former secret keys, the latest first.
+
+    Raises:
+        ConfigurationError: one is too short, or still a reference, because the application is not built.
+    """
+    return [_key(secret, "previous_secret_keys") for secret in settings.app.previous_secret_keys]
+
+
+def _key(secret: Secret, name: str) -> bytes:
+    if secret.unresolved:
+        raise ConfigurationError(
+            f"[app] {name} is not resolved yet ({secret.reference or 'a reference'}): sign in a handler, a "
+            "lifespan or covet_setup, when the application is built"
+        )
+    text = secret.reveal()
+    if len(text) < MINIMUM_KEY:
+        raise ConfigurationError(
+            f"[app] {name} has fewer than {MINIMUM_KEY} characters; make one with "
+            "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+        )
+    return text.encode()
 
 
 def derive_key(key: bytes, purpose: str, *context: str) -> bytes:

@@ -23,11 +23,15 @@ from covet.settings_sources import Sources
 
 __all__ = [
     "AppSettings",
+    "CacheSettings",
     "Limits",
     "LoggingSettings",
+    "ObjectsSettings",
     "PluginsSettings",
+    "PubSubSettings",
     "Row",
     "ServerSettings",
+    "SessionsSettings",
     "Settings",
 ]
 
@@ -52,6 +56,10 @@ class AppSettings(Struct, frozen=True, kw_only=True):
         Secret | None,
         Meta(description="What cookies and tokens are signed with; a reference such as `env:COVET_SECRET_KEY`."),
     ] = None
+    previous_secret_keys: Annotated[
+        list[Secret],
+        Meta(description="Keys that were `secret_key` before: what was signed with them is still accepted."),
+    ] = []
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -113,6 +121,65 @@ class PluginsSettings(Struct, frozen=True, kw_only=True):
     ] = []
 
 
+class SessionsSettings(Struct, frozen=True, kw_only=True):
+    """`[sessions]`: how visitors are recognised. Further keys are those of the store."""
+
+    store: Annotated[Text, Meta(description="Where sessions are kept: the name of a store.")] = "memory"
+    cookie: Annotated[
+        str,
+        Meta(description="The cookie's name; by default `__Host-session`, and `session` in debug mode."),
+    ] = ""
+    idle_seconds: Annotated[Seconds, Meta(description="Seconds without a request after which a session ends.")] = (
+        43200.0
+    )
+    lifetime_seconds: Annotated[
+        Seconds, Meta(description="Seconds after which a session ends, however much it is used.")
+    ] = 604800.0
+    persistent: Annotated[
+        bool, Meta(description="Whether the cookie outlives the browser, for as long as the session may.")
+    ] = False
+    same_site: Annotated[
+        Literal["lax", "strict", "none"], Meta(description="Which requests from other sites carry the cookie.")
+    ] = "lax"
+    max_bytes: Annotated[Count, Meta(description="Bytes of one session's values, as they are stored.")] = 64 * 2**10
+
+
+class CacheSettings(Struct, frozen=True, kw_only=True):
+    """`[cache.ALIAS]`: a cache. Further keys are those of the backend."""
+
+    backend: Annotated[Text, Meta(description="Where values are kept: the name of a backend.")] = "memory"
+    namespace: Annotated[str, Meta(description="Put before every key, for caches that share a backend.")] = ""
+    ttl_seconds: Annotated[
+        Seconds | None, Meta(description="Seconds that a value is kept for, unless the call says; none is for ever.")
+    ] = 300.0
+    jitter: Annotated[
+        float, Meta(ge=0, lt=1, description="The share of its time by which a value may expire earlier, at random.")
+    ] = 0.1
+    strict: Annotated[
+        bool, Meta(description="Whether a backend that is down is an error, and not a miss and an event.")
+    ] = False
+
+
+class PubSubSettings(Struct, frozen=True, kw_only=True):
+    """`[pubsub.ALIAS]`: a way for messages between requests and processes. Further keys are those of the backend."""
+
+    backend: Annotated[Text, Meta(description="What carries the messages: the name of a backend.")] = "memory"
+
+
+class ObjectsSettings(Struct, frozen=True, kw_only=True):
+    """`[objects.ALIAS]`: a store for files and other objects. Further keys are those of the backend."""
+
+    backend: Annotated[Text, Meta(description="Where objects are kept: the name of a backend.")] = "memory"
+
+
+BACKED_SECTIONS: dict[str, tuple[str, type[Struct]]] = {
+    "sessions": ("store", SessionsSettings),
+    "cache": ("backend", CacheSettings),
+    "pubsub": ("backend", PubSubSettings),
+    "objects": ("backend", ObjectsSettings),
+}
+"""The sections whose tables name a backend: the key that names it, and what else every such table may hold."""
+
 SECTIONS: dict[str, type[Struct]] = {
     "app": AppSettings,
     "server": ServerSettings,
@@ -136,6 +203,7 @@ class Settings:
     Attributes:
         app, server, limits, logging, plugins: the kernel's sections.
         storage: the tables `[storage.ALIAS]`, as they were read.
+        backed: the tables of the sections that name a backend, as they were read: section to alias to table.
         instances: the settings of plugins, by their type; `settings[TimingSettings]` gets one.
         source: the file they were read from, as it is shown, or None.
     """
@@ -161,7 +229,7 @@ class Settings:
         self._owners: dict[type, str] = {}
         self._providers: Mapping[str, Callable[[str], str]] = BUILTIN_PROVIDERS
         found = list(faults)
-        known = [*SECTIONS, "plugins", "storage"]
+        known = [*SECTIONS, *BACKED_SECTIONS, "plugins", "storage"]
         for section in tables:
             if section not in known:
                 found.append(Fault(section, f"there is no section [{section}]{nearest(section, known)}"))
@@ -179,7 +247,20 @@ class Settings:
             found.append(Fault("storage", "each storage has a table of its own, such as [storage.default]"))
         else:
             self.storage = storage
+        self.backed: dict[str, dict[str, dict[str, Any]]] = {}
+        for section in BACKED_SECTIONS:
+            self.backed[section] = self._backed(section, tables.get(section, {}), found)
         self._raise(found)
+
+    def _backed(self, section: str, table: Any, faults: list[Fault]) -> dict[str, dict[str, Any]]:
+        """The tables of a section by alias. There is one session store, so `[sessions]` has no aliases."""
+        if isinstance(table, dict):
+            tables = {"default": table} if section == "sessions" and table else table
+            if all(isinstance(each, dict) for each in tables.values()):
+                return tables
+        where = "[sessions]" if section == "sessions" else f"[{section}.default]"
+        faults.append(Fault(section, f"the settings of a backend are in a table of their own, such as {where}"))
+        return {}
 
     @classmethod
     def load(
@@ -309,18 +390,60 @@ class Settings:
         url = self.storage_url(alias)
         table = {**self.storage[alias], "url": url.reveal()}
         made = self._section(prefix, table, schema, faults)
-        for index, fault in enumerate(faults):
-            field = fault.key.removeprefix(f"{prefix}.")
-            owners = [scheme for scheme, other in others.items() if any(doc.name == field for doc in describe(other))]
-            if owners and field in table and not any(doc.name == field for doc in describe(schema)):
-                faults[index] = Fault(fault.key, f"{fault.message}; {', '.join(owners)} has an option of that name")
-        self._raise(faults)
+        self._raise([_told_whose(fault, prefix, schema, others) for fault in faults])
         if isinstance(getattr(made, "url", None), Secret):
             made = msgspec.structs.replace(made, url=url)  # type: ignore[type-var]
         resolved: T = _resolved(made, prefix, self._providers, faults)
         self._raise(faults)
         self._claimed[prefix] = resolved
         return resolved
+
+    def backed_prefix(self, section: str, alias: str) -> str:
+        """The name of a table that names a backend."""
+        return section if section == "sessions" else f"{section}.{alias}"
+
+    def backend_name(self, section: str, alias: str) -> str:
+        """The backend that a table names, or the default of its section.
+
+        Raises:
+            SettingsError: what names it is no text.
+        """
+        chooser, common = BACKED_SECTIONS[section]
+        default: str = getattr(common(), chooser)
+        name = self.backed[section].get(alias, {}).get(chooser, default)
+        if not isinstance(name, str) or not name:
+            self._raise(
+                [Fault(f"{self.backed_prefix(section, alias)}.{chooser}", "the name of a backend was expected")]
+            )
+        return str(name)
+
+    def claim_backend(
+        self, section: str, alias: str, common: type, schema: type, others: Mapping[str, type]
+    ) -> tuple[Any, Any]:
+        """Check a table that names a backend: its section's keys against `common`, the others against `schema`.
+
+        Args:
+            others: the schemas of the other backends by name, to say whose option a key is.
+
+        Raises:
+            SettingsError: the table does not fit.
+        """
+        prefix = self.backed_prefix(section, alias)
+        table = self.backed[section].get(alias, {})
+        shared, specific = ({doc.name for doc in describe(part)} for part in (common, schema))
+        unknown = [name for name in table if name not in shared | specific]
+        faults = [
+            Fault(f"{prefix}.{name}", f"there is no key {name!r} in [{prefix}]{nearest(name, shared | specific)}")
+            for name in unknown
+        ]
+        resolved: list[Any] = []
+        for part, names in ((common, shared), (schema, specific - shared)):
+            made, found = build(part, {name: table[name] for name in table if name in names}, prefix, Secret)
+            faults += found
+            resolved.append(_resolved(made, prefix, self._providers, faults))
+        self._raise([_told_whose(fault, prefix, schema, others) for fault in faults])
+        self._claimed[prefix] = tuple(resolved)
+        return resolved[0], resolved[1]
 
     def finish(self, active: Iterable[str], inactive: Iterable[str]) -> None:
         """Refuse tables of plugins that are not installed.
@@ -348,6 +471,8 @@ class Settings:
         self._providers = {**BUILTIN_PROVIDERS, **providers}
         faults: list[Fault] = []
         for prefix, made in list(self._claimed.items()):
+            if isinstance(made, tuple):
+                continue  # of a backend, resolved already
             resolved = _resolved(made, prefix, self._providers, faults)
             if resolved is not made:
                 self._claimed[prefix] = resolved
@@ -368,16 +493,29 @@ class Settings:
     def rows(self) -> list[Row]:
         """Every key with its value, secrets hidden, and its origin."""
         rows = []
-        for prefix, made in self._claimed.items():
-            for field in msgspec.structs.fields(made):
-                key = f"{prefix}.{field.encode_name}"
-                rows.append(Row(key, _shown(getattr(made, field.name)), self.origin(key)))
-        for alias, table in self.storage.items():
-            if f"storage.{alias}" not in self._claimed:
+        for prefix, claimed in self._claimed.items():
+            for made in claimed if isinstance(claimed, tuple) else (claimed,):
+                for field in msgspec.structs.fields(made):
+                    key = f"{prefix}.{field.encode_name}"
+                    rows.append(Row(key, _shown(getattr(made, field.name)), self.origin(key)))
+        unchecked = {f"storage.{alias}": table for alias, table in self.storage.items()}
+        for section, tables in self.backed.items():
+            unchecked |= {self.backed_prefix(section, alias): table for alias, table in tables.items()}
+        for prefix, table in unchecked.items():
+            if prefix not in self._claimed:
                 for name, value in table.items():
-                    key = f"storage.{alias}.{name}"
+                    key = f"{prefix}.{name}"
                     rows.append(Row(key, _shown_unchecked(name, value), self.origin(key)))
         return rows
+
+
+def _told_whose(fault: Fault, prefix: str, schema: type, others: Mapping[str, type]) -> Fault:
+    """A fault about a key that another backend has says so."""
+    field = fault.key.removeprefix(f"{prefix}.")
+    owners = [name for name, other in others.items() if any(doc.name == field for doc in describe(other))]
+    if owners and not any(doc.name == field for doc in describe(schema)):
+        return Fault(fault.key, f"{fault.message}; {', '.join(owners)} has an option of that name")
+    return fault
 
 
 def _resolved(made: Any, key: str, providers: Mapping[str, Callable[[str], str]], faults: list[Fault]) -> Any:

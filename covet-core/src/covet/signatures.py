@@ -30,6 +30,7 @@ from covet.annotations import (
     unknown_type,
     without_none,
 )
+from covet.connections import Connection
 from covet.exceptions import HandlerError
 from covet.parameters import Body, Cookie, Depends, File, Form, Header, Path, Query, Scope, Source
 from covet.routing import Route, WebSocketRoute, handler_name
@@ -263,7 +264,7 @@ class _Analysis:
         """What the kernel or a plugin gives for a type."""
         if name in self.route.param_names and function is self.route.handler:
             return None
-        if bare is self.connection:
+        if bare is self.connection or bare is Connection:
             return Argument(name, False, "connection")
         if bare is self.foreign:
             raise HandlerError(

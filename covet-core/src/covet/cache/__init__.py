@@ -1,0 +1,5 @@
+"""Caching."""
+
+from covet.cache.backends import CacheBackend
+
+__all__ = ["CacheBackend"]
