@@ -178,8 +178,7 @@ class Answers:
 
     async def _transform(self, response: Response, request: Request) -> Response:
         for transform in self.transforms:
-            complete = response.__class__.__call__ is Response.__call__
-            if complete and len(response.body) < transform.min_bytes:
+            if transform.is_too_small(request, response) or not transform.is_for(request.route):
                 continue
             try:
                 response = await transform.function(request, response)
