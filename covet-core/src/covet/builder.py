@@ -380,7 +380,7 @@ def compile_routes(app: Covet, made: Build) -> None:
             continue
         if not made.tables:
             # With its plan, which tells a plugin what the route takes; and once, whatever is overridden later.
-            route.guards = _guards(app, made, route)
+            route.guards = (*_guards(app, made, route), *route.guards)
         direct = made.pipeline.direct and not route.middleware and not any(s.scope == "request" for s in plan.steps)
         for method in route.methods:
             tables[method].add(route.template, _endpoint(app, made, route, direct))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from covet.requests import Request
     from covet.responses import Response
     from covet.routing import Mount, Route, Router, WebSocketRoute
+    from covet.secrets import Provider
     from covet.storage import StorageBackend
     from covet.transforms import ResponseTransform
 
@@ -393,13 +394,14 @@ def covet_object_stores() -> Mapping[str, Backend]:
 
 
 @hookspec
-def covet_secret_providers() -> Mapping[str, Callable[[str], str]]:
+def covet_secret_providers() -> Mapping[str, Provider]:
     """Contribute ways to resolve references to secrets, beside `env:` and `file:`.
 
     When: while the application is built, before storages are made and `covet_setup` is called.
     By whom: the kernel.
-    Returns: scheme to a function from what stands behind the colon to the secret. A scheme is lower-case letters,
-    digits, `_` and `-`, at least two.
+    Returns: scheme to a plain function from what stands behind the colon to the secret. A scheme is lower-case letters,
+    digits, `_` and `-`, at least two. A function that returns a `covet.secrets.SecretValue` is called again, in a worker
+    thread, before the value expires.
     On failure: the application does not start; the message names the key and the reference, not the value. Two owners
     of one scheme, Covet being that of `env` and `file`, are an error that names both, unless `[plugins] prefer` says
     which one wins.
