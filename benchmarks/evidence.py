@@ -51,6 +51,7 @@ def write(
     sections: Mapping[str, str],
     *,
     session: str = "bench",
+    page: str = "",
 ) -> Path:
     """Write `docs/evidence/NAME.md` and print it.
 
@@ -60,6 +61,7 @@ def write(
         distributions: those whose versions matter.
         sections: Markdown by heading.
         session: the nox session that runs it.
+        page: the name of the page, where a proof and a benchmark have one name.
     """
     arguments = "".join(f" {argument}" for argument in sys.argv[1:])
     text = "\n".join(
@@ -77,7 +79,7 @@ def write(
         ]
     )
     EVIDENCE.mkdir(parents=True, exist_ok=True)
-    path = EVIDENCE / f"{name}.md"
+    path = EVIDENCE / f"{page or name}.md"
     path.write_text(text, encoding="utf-8")
     print(text)
     return path

@@ -34,6 +34,7 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 OPTIONS = "__covet_route_options__"
+ROUTED = "__covet_routed__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,15 @@ class RouteOptions:
         middleware: added to the route's, inside.
         marks: added to the route's; those of the route itself go before.
         handler: what the route calls in place of the decorated function; None for that itself.
+        guards: may refuse the route's requests, behind those that plugins contribute.
+        replaced: the decorated function in whose place `handler` is called.
     """
 
     middleware: tuple[Middleware, ...] = ()
     marks: tuple[object, ...] = ()
     handler: Callable[..., Any] | None = None
+    guards: tuple[Callable[[Request], Any], ...] = ()
+    replaced: Callable[..., Any] | None = None
 
 
 def route_options(
@@ -57,6 +62,7 @@ def route_options(
     middleware: Iterable[Middleware] = (),
     marks: Iterable[object] = (),
     call: Callable[..., Any] | None = None,
+    guards: Iterable[Callable[[Request], Any]] = (),
 ) -> F:
     """Say something about every route that `handler` will serve; for decorators that stand below that of the route.
 
@@ -77,12 +83,28 @@ def route_options(
         middleware: added to the routes', inside.
         marks: what plugins understand; of two of one type the later counts.
         call: what the routes call in place of `handler`, for a decorator whose wrapper is for other callers.
+        guards: functions of the request that may refuse it, as those of the hook `covet_route_guards`; called behind
+            these, and before the guards that were said before.
 
     Returns:
         `handler`.
+
+    Raises:
+        RouteError: a decorator has made a route of it already, for which this would not hold.
     """
+    if getattr(handler, ROUTED, False):
+        raise RouteError(
+            f"what is said of {handler_name(handler)} comes after its route was declared, and would not hold for it; "
+            "put the decorator below those of all routes"
+        )
     before: RouteOptions = getattr(handler, OPTIONS, RouteOptions())
-    options = RouteOptions((*middleware, *before.middleware), (*before.marks, *marks), call or before.handler)
+    options = RouteOptions(
+        (*middleware, *before.middleware),
+        (*before.marks, *marks),
+        call or before.handler,
+        (*guards, *before.guards),
+        before.replaced if call is None else handler,
+    )
     setattr(handler, OPTIONS, options)
     return handler
 
@@ -154,6 +176,12 @@ class Route:
             raise RouteError(f"route {path!r}: the handler is {handler!r}, which cannot be called")
         options: RouteOptions = getattr(handler, OPTIONS, RouteOptions())
         if options.handler is not None:
+            # A wrapper has taken over the attributes of what it wraps, and would be left out: a check of access, say.
+            if options.replaced is not handler:
+                raise RouteError(
+                    f"route {path!r}: a decorator stands between that of the route and one of {handler_name(handler)} "
+                    "which has to be right below it, such as `cached`: change their order"
+                )
             handler = options.handler
         self.path = path
         self.handler = handler
@@ -172,7 +200,7 @@ class Route:
         self.marks = State()
         for mark in (*options.marks, *marks):
             self.marks[type(mark)] = mark
-        self.guards: tuple[Callable[[Request], Any], ...] = ()
+        self.guards = options.guards
         self.owner = "application"
         self.template: Template = Template(path, AnyConverter())
         self.plan: Plan | None = None
@@ -201,6 +229,12 @@ class WebSocketRoute:
     ) -> None:
         if not callable(handler):
             raise RouteError(f"WebSocket route {path!r}: the handler is {handler!r}, which cannot be called")
+        options: RouteOptions = getattr(handler, OPTIONS, RouteOptions())
+        if options.guards or options.middleware:
+            raise RouteError(
+                f"WebSocket route {path!r}: a decorator of {handler_name(handler)} guards HTTP requests alone, and "
+                "would not guard this; check in the handler, before it accepts the connection"
+            )
         self.path = path
         self.handler = handler
         self.name: str = name or str(getattr(handler, "__name__", type(handler).__name__))
@@ -265,6 +299,8 @@ class Declarations:
 
         def declare(handler: F) -> F:
             self.add(Route(path, handler, methods, **options))
+            if hasattr(handler, "__dict__"):
+                handler.__dict__[ROUTED] = True
             return handler
 
         return declare
