@@ -103,6 +103,7 @@ def test_what_is_formatted_is_found_again(kind: str, data: st.DataObject) -> Non
         "date": st.dates(),
         "slug": st.from_regex(r"[a-zA-Z0-9_-]+", fullmatch=True),
         "path": st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffd"), min_size=1),
+        "rest": st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffd")),
     }
     value = data.draw(values[kind])
     template = Template(f"/x/{{v:{kind}}}")

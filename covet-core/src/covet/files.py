@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from hashlib import blake2b
@@ -83,11 +83,13 @@ class FileResponse(Response):
             Faster, for files that stay as they are: the server opens the path at some time after this response is
             done, so a file that was replaced by then arrives with the headers of the old one, and one that was
             removed, by `request.after` for example, not at all.
+        opener: opens the file, in a worker thread: takes the path and the flags of `os.open`, and returns a file
+            descriptor. For files that must be found in a way of their own. With one, `pathsend` changes nothing.
 
     `body` stays empty: middleware that changes contents leaves a file as it is. A response may be returned many times.
     """
 
-    __slots__ = ("path", "pathsend")
+    __slots__ = ("opener", "path", "pathsend")
 
     deferred = True
 
@@ -101,9 +103,11 @@ class FileResponse(Response):
         filename: str | None = None,
         disposition: Literal["attachment", "inline"] | None = None,
         pathsend: bool = False,
+        opener: Callable[[str, int], int] | None = None,
     ) -> None:
         self.path = os.fspath(path)
-        self.pathsend = pathsend
+        self.pathsend = pathsend and opener is None
+        self.opener = opener
         super().__init__(b"", status, headers, content_type)
         if "content-type" not in self.headers:
             self.headers.add("content-type", _guess_type(filename or self.path))
@@ -121,7 +125,7 @@ class FileResponse(Response):
                 it does not have, or for several.
             OSError: it cannot be opened, or read.
         """
-        file = _File(self.path)
+        file = _File(self.path, self.opener or _open_without_waiting)
         try:
             return await run_sync(self._resolve, file, scope)
         except BaseException:
@@ -180,8 +184,9 @@ class _File:
     A cancelled task may be gone while its thread still opens or reads. Then the thread closes the file.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, opener: Callable[[str, int], int]) -> None:
         self.path = path
+        self._opener = opener
         self._raw: io.FileIO | None = None
         self._lock = Lock()
         self._closing = False
@@ -195,7 +200,7 @@ class _File:
         """
         try:
             with self._lock:
-                self._raw = io.FileIO(self.path, "rb", opener=_open_without_waiting)
+                self._raw = io.FileIO(self.path, "rb", opener=self._opener)
                 found = os.fstat(self._raw.fileno())
         except (OSError, ValueError) as error:
             # ValueError: a NUL, or a character that no file name has.

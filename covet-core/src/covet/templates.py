@@ -63,6 +63,10 @@ def _str(text: str) -> str:
     return text
 
 
+def _rest(text: str) -> str:
+    return _str(text) if text else ""
+
+
 def _float(text: str) -> float:
     value = float(text)
     if value == float("inf"):
@@ -101,6 +105,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "date": Converter(_DATE, _matching(_DATE, date.fromisoformat), rank=10, format=date.isoformat, type=date),
     "slug": Converter(_SLUG, _matching(_SLUG, str), rank=60),
     "path": Converter(r"[^\0\ufffd]+", _str, rank=200, spans=True),
+    "rest": Converter(r"[^\0\ufffd]*", _rest, rank=210, spans=True),
 }
 """The converters every application knows; `Covet(converters={...})` adds others."""
 
