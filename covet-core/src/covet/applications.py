@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from covet.middleware import ASGIMiddleware, Band, Middleware
     from covet.plugins import PluginManager
     from covet.requests import Request
+    from covet.sessions import Sessions
     from covet.settings import Settings
     from covet.signatures import Plan
     from covet.storage import StorageRegistry
@@ -79,6 +80,7 @@ class Covet(Declarations):
         self._closed = False
         self._settings: Settings | None = None
         self._state: State | None = None
+        self._sessions: Sessions | None = None
         # Method to route table; empty until built, and where ASGI middleware stands outside of everything.
         self._tables: dict[str | None, RouteTable[Any]] = {}
         self._max_path = self._max_headers = 0
@@ -227,6 +229,19 @@ class Covet(Declarations):
     def backends(self) -> Backends:
         """The session store, caches, pub/sub backends and object stores, by section and alias."""
         return self.built.backends
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of all visitors: `await app.sessions.end(user)` and the like.
+
+        Raises:
+            ConfigurationError: no plugin that takes part brings the store that `[sessions]` names.
+        """
+        if self._sessions is None:
+            from covet.sessions import Sessions
+
+            self._sessions = Sessions(self)
+        return self._sessions
 
     @property
     def tasks(self) -> Tasks:

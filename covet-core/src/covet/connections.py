@@ -17,6 +17,7 @@ from covet.exceptions import HTTPError
 if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.routing import Route, WebSocketRoute
+    from covet.sessions import Session
     from covet.settings import Limits
     from covet.tracing import TraceContext
 
@@ -166,6 +167,15 @@ class Connection:
         if self._state is None:
             self._state = State()
         return self._state
+
+    @property
+    def session(self) -> Session:
+        """The visitor's session, which is loaded when it is awaited: `session = await request.session`.
+
+        Raises:
+            ConfigurationError: no plugin that takes part brings the store that `[sessions]` names.
+        """
+        return self.app.sessions.of(self)
 
     @property
     def client(self) -> tuple[str, int] | None:
