@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from covet.requests import Request
     from covet.responses import Response
 
-__all__ = ["CircuitChanged", "CircuitState", "Event", "PluginLoaded", "RequestDone", "RetryScheduled", "listener"]
+__all__ = [
+    "CacheComputed",
+    "CacheFailed",
+    "CacheRead",
+    "CacheWritten",
+    "CircuitChanged",
+    "CircuitState",
+    "Event",
+    "PluginLoaded",
+    "RequestDone",
+    "RetryScheduled",
+    "listener",
+]
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -122,3 +134,62 @@ class PluginLoaded(Event, frozen=True, gc=False):
     version: str
     distribution: str
     seconds: float | None
+
+
+class CacheRead(Event, frozen=True, gc=False):
+    """Values were asked of a cache.
+
+    Attributes:
+        cache: its alias in the settings, or the name of its backend.
+        namespace: the cache's namespace.
+        hits, misses: how many were there, and how many not.
+        stale: whether what was given out was past its time.
+    """
+
+    cache: str
+    namespace: str
+    hits: int
+    misses: int
+    stale: bool
+
+
+class CacheWritten(Event, frozen=True, gc=False):
+    """Values were kept in a cache.
+
+    Attributes:
+        cache, namespace: as in `CacheRead`.
+        entries: how many.
+        size: the bytes of all of them.
+    """
+
+    cache: str
+    namespace: str
+    entries: int
+    size: int
+
+
+class CacheComputed(Event, frozen=True, gc=False):
+    """A value was computed, since the cache did not have it or it was near its end.
+
+    Attributes:
+        cache, namespace: as in `CacheRead`.
+        seconds: how long it took.
+    """
+
+    cache: str
+    namespace: str
+    seconds: float
+
+
+class CacheFailed(Event, frozen=True, gc=False):
+    """A cache could not do what it was asked: its backend is down, or what is kept there cannot be read.
+
+    Attributes:
+        cache: as in `CacheRead`.
+        operation: what was asked.
+        error: the class name of the error; `CircuitOpen` where the backend was left alone.
+    """
+
+    cache: str
+    operation: str
+    error: str
