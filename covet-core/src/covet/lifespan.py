@@ -77,6 +77,10 @@ async def run_application(app: Covet) -> AsyncIterator[None]:
     token = running.set(app)
     try:
         async with AsyncExitStack() as stack:
+            if any(secret.lease is not None for secret in app.settings.secrets()):
+                from covet.rotation import rotation
+
+                await stack.enter_async_context(rotation(app))
             await stack.enter_async_context(app.storage)
             await stack.enter_async_context(app.tasks.open(timeout))
             # Before any part starts: what they start may wait for it.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,7 +21,7 @@ from covet.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from covet.settings import Settings
 
-__all__ = ["Secret", "SecretError", "application_key", "derive_key", "previous_keys"]
+__all__ = ["Provider", "Secret", "SecretError", "SecretValue", "application_key", "derive_key", "previous_keys"]
 
 logger = logging.getLogger("covet.secrets")
 
@@ -28,27 +30,115 @@ MAX_FILE = 1_000_000
 REFERENCE = re.compile(r"([a-z][a-z0-9_-]+):(?!//)(.*)", re.DOTALL)
 
 
+# How many former values of a secret are kept, so that what was signed with them is still accepted.
+MAX_FORMER = 3
+
+
 class SecretError(ConfigurationError):
     """A reference to a secret cannot be resolved. The message names the reference, never a value."""
+
+
+class SecretValue:
+    """What a provider gives for a secret that does not stay as it is.
+
+    While the application runs, the provider is asked again before the value expires, for `Secret.reveal()` to give.
+
+    Args:
+        text: the secret.
+        expires_in: seconds for which it is valid; the provider is asked again after about two thirds of them.
+        renew_in: seconds after which the provider is asked again, where that is to be another time; without
+            `expires_in`, for a value that may change and does not expire.
+
+    Raises:
+        ValueError: neither is given, or one is not above 0.
+    """
+
+    __slots__ = ("expires_in", "renew_in", "text")
+
+    def __init__(self, text: str, *, expires_in: float | None = None, renew_in: float | None = None) -> None:
+        given = [seconds for seconds in (expires_in, renew_in) if seconds is not None]
+        if not given or not all(0 < seconds < math.inf for seconds in given):
+            raise ValueError(f"expires_in and renew_in are seconds above 0, not {expires_in} and {renew_in}")
+        self.text = text
+        self.expires_in = expires_in
+        self.renew_in = renew_in
+
+    def __repr__(self) -> str:
+        return f"SecretValue('********', expires_in={self.expires_in}, renew_in={self.renew_in})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SecretValue cannot be pickled: it would be written down")
+
+
+Provider = Callable[[str], "str | SecretValue"]
+"""What resolves references of a kind: a plain function from what stands behind the colon to the secret. It is called in
+a worker thread, at start-up and again where a value has to be renewed."""
 
 
 class Secret:
     """A secret value. It shows as `********` everywhere; `reveal()` gives the text.
 
+    A secret that its provider renews changes while the application runs: ask for the text when you need it, do not keep
+    it. Its hash changes with it.
+
     Args:
         text: the value, or a reference such as `env:NAME` that `resolve` replaces at start-up.
         source: the reference that the value was resolved from; empty for a value that only looks like a reference.
+
+    Attributes:
+        lease: what its provider said of how long the value stays, for the renewal; None for ever.
+        acquired: when that was, on the clock of `time.monotonic`.
     """
 
-    __slots__ = ("_source", "_text")
+    __slots__ = ("_former", "_listeners", "_source", "_text", "acquired", "lease")
 
     def __init__(self, text: str, *, source: str | None = None) -> None:
         self._text = text
         self._source = source
+        self._former: tuple[str, ...] = ()
+        self._listeners: list[Callable[[], object]] = []
+        self.lease: SecretValue | None = None
+        self.acquired = 0.0
 
     def reveal(self) -> str:
-        """The text itself. Do not log it."""
+        """The text itself, as it is now. Do not log it."""
         return self._text
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """The texts that it had before, in this process, the latest first; at most three."""
+        return self._former
+
+    def on_change(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Have a function called whenever the secret has changed, until the function that this returns is called.
+
+        Args:
+            listener: takes nothing, and asks `reveal()`; plain or `async def`. It is called in the event loop, so it
+                does not block. What it raises is logged, without its text.
+        """
+        self._listeners.append(listener)
+
+        def forget() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return forget
+
+    @property
+    def listeners(self) -> tuple[Callable[[], object], ...]:
+        """What is called when it has changed."""
+        return tuple(self._listeners)
+
+    def renew(self, value: str | SecretValue) -> bool:
+        """Take over what the provider gives now; whether the text is another one."""
+        text = value if isinstance(value, str) else value.text
+        self.lease = None if isinstance(value, str) else value
+        self.acquired = time.monotonic()
+        if text == self._text:
+            return False
+        self._former = (self._text, *self._former)[:MAX_FORMER]
+        self._text = text
+        return True
 
     @property
     def unresolved(self) -> bool:
@@ -63,7 +153,7 @@ class Secret:
         # Of other kinds, only what resolves them tells whether this is a reference or a value that looks like one.
         return self._text if self._text.startswith(("env:", "file:")) else None
 
-    def resolve(self, providers: Mapping[str, Callable[[str], str]]) -> Secret:
+    def resolve(self, providers: Mapping[str, Provider]) -> Secret:
         """The secret that a reference stands for; a value that is no reference stays as it is.
 
         A reference is a word of lower-case letters and a colon with something behind it that does not begin with two
@@ -84,15 +174,10 @@ class Secret:
                 f"nothing resolves the references of the kind {scheme!r}{nearest(scheme, providers)}; a secret that "
                 "only looks like a reference is put into the environment, and referred to with `env:NAME`"
             )
-        try:
-            text = provider(rest)
-        except SecretError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- the provider's own message may quote the secret
-            raise SecretError(f"the secret {scheme}:{rest} cannot be resolved: {type(error).__name__}") from None
-        if not isinstance(text, str):
-            raise SecretError(f"the secret {scheme}:{rest} cannot be resolved: its provider gave {type(text).__name__}")
-        return Secret(text, source=self._text)
+        value = ask(provider, scheme, rest)
+        found = Secret(value if isinstance(value, str) else value.text, source=self._text)
+        found.renew(value)
+        return found
 
     def __repr__(self) -> str:
         return "Secret('********')"
@@ -119,6 +204,24 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled: it would be written down")
+
+
+def ask(provider: Provider, scheme: str, rest: str) -> str | SecretValue:
+    """Call a provider.
+
+    Raises:
+        SecretError: it failed; the message says nothing that the provider's own error may quote.
+    """
+    try:
+        value = provider(rest)
+    except SecretError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the provider's own message may quote the secret
+        raise SecretError(f"the secret {scheme}:{rest} cannot be resolved: {type(error).__name__}") from None
+    if not isinstance(value.text if isinstance(value, SecretValue) else value, str):
+        told = "a SecretValue of another type" if isinstance(value, SecretValue) else type(value).__name__
+        raise SecretError(f"the secret {scheme}:{rest} cannot be resolved: its provider gave {told}")
+    return value
 
 
 def _bytes(text: str) -> bytes:
@@ -149,7 +252,12 @@ def from_file(path: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-BUILTIN_PROVIDERS: Mapping[str, Callable[[str], str]] = {"env": from_environment, "file": from_file}
+def watched_file(seconds: float) -> Provider:
+    """The provider of `file:PATH` where files are read again every so many seconds."""
+    return lambda path: SecretValue(from_file(path), renew_in=seconds)
+
+
+BUILTIN_PROVIDERS: Mapping[str, Provider] = {"env": from_environment, "file": from_file}
 
 
 def application_key(settings: Settings) -> bytes:
@@ -174,12 +282,14 @@ def application_key(settings: Settings) -> bytes:
 
 
 def previous_keys(settings: Settings) -> list[bytes]:
-    """The application's former secret keys, the latest first.
+    """The application's former secret keys, the latest first: those of this process, then those of the settings.
 
     Raises:
         ConfigurationError: one is too short, or still a reference, because the application is not built.
     """
-    return [_key(secret, "previous_secret_keys") for secret in settings.app.previous_secret_keys]
+    current = settings.app.secret_key
+    former = [text.encode() for text in (current.former if current else ()) if len(text) >= MINIMUM_KEY]
+    return former + [_key(secret, "previous_secret_keys") for secret in settings.app.previous_secret_keys]
 
 
 def _key(secret: Secret, name: str) -> bytes:

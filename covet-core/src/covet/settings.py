@@ -9,7 +9,8 @@ the nearest known key; all of them are reported at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from covet.exceptions import SettingsError
-from covet.secrets import BUILTIN_PROVIDERS, Secret, SecretError
+from covet.secrets import BUILTIN_PROVIDERS, Provider, Secret, SecretError, watched_file
 from covet.settings_schema import Fault, build, describe, nearest, without_password
 from covet.settings_sources import Sources
 
@@ -60,6 +61,10 @@ class AppSettings(Struct, frozen=True, kw_only=True):
         list[Secret],
         Meta(description="Keys that were `secret_key` before: what was signed with them is still accepted."),
     ] = []
+    reread_secret_files: Annotated[
+        Seconds | None,
+        Meta(description="Seconds after which `file:` secrets are read again, for files that are replaced."),
+    ] = None
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -142,6 +147,16 @@ class SessionsSettings(Struct, frozen=True, kw_only=True):
         Literal["lax", "strict", "none"], Meta(description="Which requests from other sites carry the cookie.")
     ] = "lax"
     max_bytes: Annotated[Count, Meta(description="Bytes of one session's values, as they are stored.")] = 64 * 2**10
+    timeout_seconds: Annotated[
+        Seconds, Meta(description="Seconds that the store may take for a call before the request is answered with 503.")
+    ] = 5.0
+    purge_seconds: Annotated[
+        Seconds, Meta(description="Seconds between two removals of expired sessions, give or take a quarter.")
+    ] = 900.0
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*", self.cookie) is None:
+            raise ValueError(f"cookie is the name of a cookie: letters, digits, `-` and `_`, not {self.cookie!r}")
 
 
 class CacheSettings(Struct, frozen=True, kw_only=True):
@@ -158,12 +173,30 @@ class CacheSettings(Struct, frozen=True, kw_only=True):
     strict: Annotated[
         bool, Meta(description="Whether a backend that is down is an error, and not a miss and an event.")
     ] = False
+    timeout_seconds: Annotated[Seconds, Meta(description="Seconds that a call of the backend may take.")] = 1.0
+    cooldown_seconds: Annotated[
+        Seconds, Meta(description="Seconds for which a backend that keeps failing is left alone.")
+    ] = 10.0
+    lease_seconds: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds after which a process that died while it computed a value for all is no longer waited "
+            "for."
+        ),
+    ] = 10.0
 
 
 class PubSubSettings(Struct, frozen=True, kw_only=True):
     """`[pubsub.ALIAS]`: a way for messages between requests and processes. Further keys are those of the backend."""
 
     backend: Annotated[Text, Meta(description="What carries the messages: the name of a backend.")] = "memory"
+    buffer: Annotated[Count, Meta(description="How many messages wait for a subscriber that does not keep up.")] = 256
+    buffer_bytes: Annotated[Count, Meta(description="Bytes of the messages that wait for a subscriber.")] = 8 * 2**20
+    overflow: Annotated[
+        Literal["drop_oldest", "drop_newest", "disconnect"],
+        Meta(description="What happens when more would have to wait: a message is lost, or the subscription ends."),
+    ] = "drop_oldest"
+    max_bytes: Annotated[Count, Meta(description="Bytes of one message.")] = 2**20
 
 
 class ObjectsSettings(Struct, frozen=True, kw_only=True):
@@ -227,7 +260,7 @@ class Settings:
         self._origins = dict(origins or {})
         self._claimed: dict[str, Any] = {}
         self._owners: dict[type, str] = {}
-        self._providers: Mapping[str, Callable[[str], str]] = BUILTIN_PROVIDERS
+        self._providers: Mapping[str, Provider] = BUILTIN_PROVIDERS
         found = list(faults)
         known = [*SECTIONS, *BACKED_SECTIONS, "plugins", "storage"]
         for section in tables:
@@ -462,13 +495,15 @@ class Settings:
                 faults.append(Fault(f"plugins.{name}", f"no plugin is called {name!r}{nearest(name, active)}"))
         self._raise(faults)
 
-    def resolve_secrets(self, providers: Mapping[str, Callable[[str], str]]) -> None:
+    def resolve_secrets(self, providers: Mapping[str, Provider]) -> None:
         """Replace every reference to a secret by the secret.
 
         Raises:
             SettingsError: one cannot be resolved; the message names its key.
         """
         self._providers = {**BUILTIN_PROVIDERS, **providers}
+        if self.app.reread_secret_files and self._providers["file"] is BUILTIN_PROVIDERS["file"]:
+            self._providers = {**self._providers, "file": watched_file(self.app.reread_secret_files)}
         faults: list[Fault] = []
         for prefix, made in list(self._claimed.items()):
             if isinstance(made, tuple):
@@ -481,6 +516,16 @@ class Settings:
                 elif type(made) in self.instances:
                     self.instances[type(made)] = resolved
         self._raise(faults)
+
+    @property
+    def secret_providers(self) -> Mapping[str, Provider]:
+        """What resolves references to secrets, by scheme."""
+        return self._providers
+
+    def secrets(self) -> Iterator[Secret]:
+        """Every secret in the sections, and the tables of plugins and backends, that were checked."""
+        for made in self._claimed.values():
+            yield from _secrets(made)
 
     def origin(self, key: str) -> str:
         """Where a value comes from: the file, `environment NAME`, `argument` or `default`."""
@@ -518,7 +563,19 @@ def _told_whose(fault: Fault, prefix: str, schema: type, others: Mapping[str, ty
     return fault
 
 
-def _resolved(made: Any, key: str, providers: Mapping[str, Callable[[str], str]], faults: list[Fault]) -> Any:
+def _secrets(made: Any) -> Iterator[Secret]:
+    """Every secret in a value."""
+    if isinstance(made, Secret):
+        yield made
+    elif isinstance(made, Struct):
+        for field in msgspec.structs.fields(made):
+            yield from _secrets(getattr(made, field.name))
+    elif isinstance(made, dict | list | tuple):
+        for item in made.values() if isinstance(made, dict) else made:
+            yield from _secrets(item)
+
+
+def _resolved(made: Any, key: str, providers: Mapping[str, Provider], faults: list[Fault]) -> Any:
     """A value with every secret in it resolved; the very same one where there is none."""
     if isinstance(made, Secret):
         try:

@@ -9,7 +9,12 @@ from hypothesis import HealthCheck, settings
 
 __all__ = ["EVENT_LOOPS", "EXAMPLES", "ConformanceKit"]
 
-EXAMPLES = settings(deadline=None, max_examples=40, database=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(
+    deadline=None,
+    max_examples=40,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors, HealthCheck.too_slow],
+)
 """What a kit's hypothesis tests are marked with. A test sees one fixture for all its examples, so that each example
 uses names of its own."""
 
