@@ -24,9 +24,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 KERNEL = "covet-core"
 PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("examples/plugins/*/pyproject.toml"))
 DISTRIBUTIONS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("covet-*/pyproject.toml")) + PLUGINS
-EXTRAS = {KERNEL: "[server,uvicorn,testing]"}
+EXTRAS = {KERNEL: "[server,uvicorn,testing,cookies,templates,zstd]"}
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
-BENCHMARKS = ("http", "sockets", "startup", "memory")
+BENCHMARKS = ("http", "sockets", "startup", "memory", "cache", "compression", "rate_limit", "sessions")
 
 
 def install(session: nox.Session, *groups: str, examples: bool = True) -> None:
@@ -58,6 +58,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests: `nox -s tests -- -k routing`, `nox -s tests -- --cov`."""
     install(session, "tests")
+    session.run("python", "tests/services/programs.py", "--go-on")
     session.run("pytest", *session.posargs)
 
 
@@ -142,7 +143,7 @@ def _check_listed(session: nox.Session, distribution: str, listed: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, and write `docs/evidence/NAME.md`: `nox -s bench -- http`, sockets, startup or memory."""
+    """Measure, and write `docs/evidence/NAME.md`: `nox -s bench -- http`, or another of BENCHMARKS."""
     name, arguments = _named(session, BENCHMARKS)
     install(session, "bench", examples=False)
     # Without bytecode, start-up and memory would be those of the compiler.
@@ -168,5 +169,5 @@ def _named(session: nox.Session, names: list[str] | tuple[str, ...]) -> tuple[st
 
 @nox.session(venv_backend="none")
 def services(session: nox.Session) -> None:
-    """Install the programs that no wheel brings, where that is allowed; else say how to get them."""
+    """Install the programs that no wheel brings, where that is allowed; else say how: `nox -s services -- --check`."""
     session.run(sys.executable, "tests/services/programs.py", *session.posargs)

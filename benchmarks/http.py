@@ -19,15 +19,15 @@ from typing import Any
 from benchmarks import evidence
 from benchmarks.workloads import WORKLOADS, Workload
 
-COVET = ["covet", "covet_20plugins", "covet_5hooks"]
+COVET = ["covet", "covet_alone", "covet_20plugins", "covet_5hooks"]
 PEERS = ["bare", *COVET, "blacksheep", "falcon", "starlette", "litestar", "fastapi"]
 DISTRIBUTIONS = ["covet-core", "blacksheep", "falcon", "starlette", "litestar", "fastapi", "msgspec", "pydantic"]
 LIFESPAN_TIMEOUT = 20.0
 ABOUT = """
 Each ASGI application is called in this process with prepared scopes, without sockets. `bare` is a hand-written ASGI
 function without errors, limits or anything else: the floor. `covet` has the builtin plugins of a new application,
-`covet_20plugins` twenty more that implement no request hook, `covet_5hooks` five more that implement
-`covet_request_started`. {rounds} interleaved rounds of {count} requests.
+`covet_alone` none, `covet_20plugins` twenty more that implement no request hook, `covet_5hooks` five more that
+implement `covet_request_started`. {rounds} interleaved rounds of {count} requests.
 """
 
 Rounds = dict[str, list[float]]
@@ -139,6 +139,21 @@ def ratio(times: Rounds, peer: str) -> float:
     return median(own / bare for own, bare in zip(times[peer], times["bare"], strict=True))
 
 
+def _builtin(results: dict[str, Rounds]) -> dict[str, str]:
+    """What the builtin plugins add to requests that do not use them, where both were measured."""
+    rows = [
+        [
+            WORKLOADS[name].title,
+            f"{median(own - bare for own, bare in zip(t['covet'], t['covet_alone'], strict=True)):+.2f}",
+        ]
+        for name, t in results.items()
+        if {"covet", "covet_alone"} <= t.keys()
+    ]
+    about = "The median of the differences within each round; the goal is at most 0.3 for plain text.\n\n"
+    head = ["workload", "microseconds that the builtin plugins add"]
+    return {"Builtin plugins that a request does not use": about + evidence.table(head, rows)} if rows else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench -- http", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
@@ -162,6 +177,7 @@ def main() -> None:
         ABOUT.format(rounds=chosen.rounds, count=chosen.count),
         DISTRIBUTIONS,
         {
+            **_builtin(results),
             "Ratio to the bare function": "The median of the ratios within each round.\n\n"
             + evidence.table(["workload", *peers, "goal for covet"], ratios),
             "CPU microseconds per request": "The median of the rounds.\n\n"

@@ -30,7 +30,7 @@ IMPORTS = {
 DISCOVER = """
 import time, gc
 from covet.plugins import PluginManager
-from covet.settings import PluginsSettings
+from covet.settings_sections import PluginsSettings
 import importlib.metadata
 gc.collect()
 began = time.perf_counter()

@@ -18,10 +18,11 @@ from typing import Any
 import click
 
 from covet import exceptions, hookspecs
+from covet.backends import HOOKS
 from covet.cli.groups import make_root
 from covet.plugins import PluginManager
-from covet.settings import SECTIONS, PluginsSettings
 from covet.settings_schema import describe
+from covet.settings_sections import BACKED_SECTIONS, SECTIONS, PluginsSettings
 
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 DOCS = Path(__file__).parent
@@ -77,11 +78,12 @@ def hook_reference() -> str:
 
 def settings_reference() -> str:
     """The body of the settings reference: the kernel's sections, then those of the builtin plugins."""
-    schemas = {**SECTIONS, "plugins": PluginsSettings, **dict(_builtin_settings())}
+    schemas = {f"[{section}]": schema for section, schema in {**SECTIONS, "plugins": PluginsSettings}.items()}
     parts = []
-    for section, schema in schemas.items():
-        about = (inspect.getdoc(schema) or "").partition(": ")[2]
-        parts.append(f"## [{section}] {{ #{section.replace('.', '-')} }}")
+    for title, schema in {**schemas, **dict(_backed_settings()), **dict(_builtin_settings())}.items():
+        text = inspect.getdoc(schema) or ""
+        about = text.partition("`: ")[2] or text
+        parts.append(f"## {title} {{ #{re.sub(r'[^a-z0-9_]+', '-', title.lower()).strip('-')} }}")
         parts.append(about[:1].upper() + about[1:])
         rows = [
             f"| `{field.name}` | {field.type} | {_as_toml(field.default)} | {field.description} |"
@@ -99,14 +101,30 @@ def _as_toml(default: str) -> str:
     return "" if value is None else f"`{json.dumps(value)}`"
 
 
+def _backed_settings() -> Iterator[tuple[str, type]]:
+    """The sections that name a backend, and the builtin backends that have keys of their own."""
+    manager = _builtin_plugins()
+    for section, (chooser, common) in BACKED_SECTIONS.items():
+        table = f"[{section}]" if section == "sessions" else f"[{section}.ALIAS]"
+        yield table, common
+        for contribution in manager.call(HOOKS[section]):
+            for name, backend in contribution.value.items():
+                if describe(backend.settings):
+                    yield f'{table} {chooser} = "{name}"', backend.settings
+
+
 def _builtin_settings() -> Iterator[tuple[str, type]]:
+    for contribution in _builtin_plugins().call("covet_settings"):
+        yield f"[plugins.{contribution.plugin}]", contribution.value
+
+
+def _builtin_plugins() -> PluginManager:
     manager = PluginManager(PluginsSettings())
     manager.discover()
     builtin = [name for name, record in manager.records.items() if record.state == "builtin"]
     manager = PluginManager(PluginsSettings(), names=builtin)
     manager.load()
-    for contribution in manager.call("covet_settings"):
-        yield f"plugins.{contribution.plugin}", contribution.value
+    return manager
 
 
 def command_reference() -> str:

@@ -82,13 +82,18 @@ def run_kit(kit: type, *, only: str = "") -> Outcome:
     chosen: dict[str, Any] = {}
     if "anyio_backend" not in vars(kit):
         chosen["anyio_backend"] = pytest.fixture(_asyncio)
-    # What fails need not be made small to be known.
+    # What fails need not be made small to be known; and whether it is found must not be a matter of luck.
     quick: dict[Any, Any] = {}
     for name in dir(kit):
         test = getattr(kit, name)
         if hasattr(test, "hypothesis"):
             quick[test] = test._hypothesis_internal_use_settings
-            test._hypothesis_internal_use_settings = settings(quick[test], phases=[Phase.explicit, Phase.generate])
+            test._hypothesis_internal_use_settings = settings(
+                quick[test],
+                phases=[Phase.explicit, Phase.generate],
+                derandomize=True,
+                max_examples=max(100, quick[test].max_examples),
+            )
     running.append(type(kit.__name__, (kit,), {**chosen, "__module__": kit.__module__}))
     printed = StringIO()
     directory = os.getcwd()

@@ -30,6 +30,12 @@ from covet.testing import TestClient, plugin_sandbox
 
 pytestmark = pytest.mark.anyio
 
+
+def client_of(app: Covet, **options: Any) -> TestClient:
+    """A client that says nothing of where its requests come from, unless a test does."""
+    return TestClient(app, same_origin=False, **options)
+
+
 KEY = "0123456789abcdef-first"
 OTHER_KEY = "fedcba9876543210-second"
 CROSS = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
@@ -81,10 +87,6 @@ def make_app(key: str = KEY, previous: tuple[str, ...] = (), debug: bool = False
         return "both"
 
     return app
-
-
-def client_of(app: Covet, **options: Any) -> TestClient:
-    return TestClient(app, **options)
 
 
 # Which routes are guarded at all

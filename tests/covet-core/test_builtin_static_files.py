@@ -888,7 +888,7 @@ app = Covet({"plugins": {"enable": ["static_files"], "static_files": {"directori
 
 
 @pytest.fixture
-def run(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
     """`covet static ...` in a directory with an application."""
     (tmp_path / "app.py").write_text(APP)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -897,7 +897,8 @@ def run(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         sys.modules.pop("app", None)
         return CliRunner().invoke(static, list(arguments), prog_name="covet static")
 
-    return invoke
+    yield invoke
+    sys.modules.pop("app", None)
 
 
 def test_the_command_builds_what_the_application_serves(run: Callable[..., Result], tmp_path: Path) -> None:

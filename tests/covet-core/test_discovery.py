@@ -15,7 +15,7 @@ from tests import synthetic
 
 from covet.discovery import accepts, applies, describe, discover_commands, find_entry_points, normalized, required_name
 from covet.plugins import PluginManager
-from covet.settings import PluginsSettings
+from covet.settings_sections import PluginsSettings
 
 HELLO = """
     import covet

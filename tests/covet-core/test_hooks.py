@@ -18,7 +18,7 @@ from covet import Covet, HTTPError, PluginError, Request, Response, hookspecs
 from covet.endpoints import response_source
 from covet.hooks import Contribution
 from covet.plugins import PluginManager
-from covet.settings import PluginsSettings
+from covet.settings_sections import PluginsSettings
 from covet.testing import TestClient, plugin_sandbox
 
 SPECIFICATIONS = {name: function for name, function in vars(hookspecs).items() if name.startswith("covet_")}

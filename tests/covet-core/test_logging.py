@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from covet import Covet, HTTPError, Request, Secret, WebSocket
 from covet.logging import HumanFormatter, JSONFormatter, RequestContextFilter, configure
-from covet.settings import LoggingSettings
+from covet.settings_sections import LoggingSettings
 from covet.testing import TestClient
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -186,7 +186,7 @@ def run(code: str, **environment: str) -> str:
     """What a program writes to standard error, in a locale that knows nothing but ASCII."""
     before = (
         "import logging, sys, warnings\nfrom covet.logging import configure\n"
-        "from covet.settings import LoggingSettings as Settings\n"
+        "from covet.settings_sections import LoggingSettings as Settings\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", before + code],
@@ -224,7 +224,7 @@ def test_debug_mode_writes_lines_for_people_without_colour_into_a_pipe() -> None
 def test_colour_at_a_terminal_unless_told_otherwise(environment: dict[str, str], coloured: bool) -> None:
     master, slave = pty.openpty()
     code = (
-        "import logging\nfrom covet.logging import configure\nfrom covet.settings import LoggingSettings\n"
+        "import logging\nfrom covet.logging import configure\nfrom covet.settings_sections import LoggingSettings\n"
         "configure(LoggingSettings(), debug=True)\nlogging.error('broken')"
     )
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}

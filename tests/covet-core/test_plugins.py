@@ -19,7 +19,8 @@ import covet
 from covet import Covet, PluginError, Request, Route, SettingsError
 from covet.implementations import unmarked
 from covet.plugins import PluginManager, name_plugins
-from covet.settings import PluginsSettings, Settings
+from covet.settings import Settings
+from covet.settings_sections import PluginsSettings
 from covet.testing import TestClient, plugin_sandbox
 
 GOOD = """

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covet import ConfigurationError, Secret, Settings, SettingsError
-from covet.settings import SECTIONS, PluginsSettings
 from covet.settings_schema import EnvironmentText, build, describe, nearest, without_password
+from covet.settings_sections import SECTIONS, PluginsSettings
 
 
 @pytest.fixture(autouse=True)

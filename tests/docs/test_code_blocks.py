@@ -54,7 +54,7 @@ PAGES = [
 ]
 PORT = "8000"
 START_TIMEOUT = 30.0
-SECTIONS = {"app", "server", "limits", "logging", "plugins", "storage"}
+SECTIONS = {"app", "server", "limits", "logging", "plugins", "storage", "sessions", "cache", "pubsub", "objects"}
 
 FENCE = re.compile(r"^(?P<indent> *)```+(?P<info>.*)$")
 TITLE = re.compile(r'title="([^"]+)"')

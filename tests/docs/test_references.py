@@ -17,8 +17,8 @@ import covet.testing
 from covet import hookspecs
 from covet.cli.groups import make_root
 from covet.plugins import PluginManager
-from covet.settings import SECTIONS, PluginsSettings
 from covet.settings_schema import describe
+from covet.settings_sections import SECTIONS, PluginsSettings
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from covet.exceptions import ClientDisconnected, CovetError, HTTPError
@@ -138,8 +137,9 @@ class Answers:
         self._complete(response)
         if response.deferred:
             response = await self._resolve(response, request)
-        if self.transforms:
-            response = await self._transform(response, request)
+        for transform in self.transforms:
+            if not transform.is_too_small(request, response) and transform.is_for(request.route):
+                response = await self._transform(transform, response, request)
         if response.__class__.__call__ is Response.__call__:
             # It is there as a whole, so that only sending it can fail.
             try:
@@ -168,27 +168,24 @@ class Answers:
             request.finishers = tuple(others)
             try:
                 found = finisher(request, response)
-                if isawaitable(found):
+                if found is not None and not isinstance(found, Response):
                     found = await found
             except Exception as error:  # noqa: BLE001 - it becomes a response
                 response = await self.recover(request, error)
             else:
-                response = response if found is None else found
+                if found is not None:
+                    response = found
         return response
 
-    async def _transform(self, response: Response, request: Request) -> Response:
-        for transform in self.transforms:
-            if transform.is_too_small(request, response) or not transform.is_for(request.route):
-                continue
-            try:
-                response = await transform.function(request, response)
-            except Exception as error:  # noqa: BLE001 - it becomes a response
-                response = await self._instead(response, request, error)
-        return response
+    async def _transform(self, transform: ResponseTransform, response: Response, request: Request) -> Response:
+        try:
+            return await transform.function(request, response)
+        except Exception as error:  # noqa: BLE001 - it becomes a response
+            return await self._instead(response, request, error)
 
     def _complete(self, response: Response) -> None:
         raw = response.headers.raw
-        own = {name for name, _ in raw}
+        own = dict(raw)
         for header in self.headers:
             if header[0] not in own:
                 raw.append(header)

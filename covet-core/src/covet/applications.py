@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import os
 
     from covet.answers import Answers
-    from covet.background import Tasks
     from covet.backends import Backends
+    from covet.background import Tasks
     from covet.builder import Build, CompiledHooks
     from covet.datastructures import State
     from covet.lifespan import Drain

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from covet.collisions import settle
 from covet.exceptions import ConfigurationError
-from covet.settings import BACKED_SECTIONS
 from covet.settings_schema import nearest, without_password
+from covet.settings_sections import BACKED_SECTIONS
 
 if TYPE_CHECKING:
     from covet.applications import Covet

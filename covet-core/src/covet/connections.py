@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.routing import Route, WebSocketRoute
     from covet.sessions import Session
-    from covet.settings import Limits
+    from covet.settings_sections import Limits
     from covet.tracing import TraceContext
 
 __all__ = ["Connection", "Message", "Receive", "Scope"]
@@ -48,6 +48,7 @@ class Connection:
         "_headers",
         "_id",
         "_query",
+        "_session",
         "_state",
         "_trace",
         "app",
@@ -74,6 +75,7 @@ class Connection:
         self._query: QueryParams | None = None
         self._cookies: dict[str, str] | None = None
         self._state: State | None = None
+        self._session: Session | None = None
         self._id: str | None = None
         self._trace: TraceContext | None = None
         self._cleanups: list[Any] | None = None
@@ -175,7 +177,10 @@ class Connection:
         Raises:
             ConfigurationError: no plugin that takes part brings the store that `[sessions]` names.
         """
-        return self.app.sessions.of(self)
+        session = self._session
+        if session is None:
+            session = self._session = self.app.sessions.of(self)
+        return session
 
     @property
     def client(self) -> tuple[str, int] | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import os
 
     from covet.requests import Request
-    from covet.settings import Limits
+    from covet.settings_sections import Limits
 
 __all__ = ["FormData", "UploadFile", "read_form"]
 

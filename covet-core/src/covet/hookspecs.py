@@ -400,8 +400,8 @@ def covet_secret_providers() -> Mapping[str, Provider]:
     When: while the application is built, before storages are made and `covet_setup` is called.
     By whom: the kernel.
     Returns: scheme to a plain function from what stands behind the colon to the secret. A scheme is lower-case letters,
-    digits, `_` and `-`, at least two. A function that returns a `covet.secrets.SecretValue` is called again, in a worker
-    thread, before the value expires.
+    digits, `_` and `-`, at least two. A function that returns a `covet.secrets.SecretValue` is called again, in a
+    worker thread, before the value expires.
     On failure: the application does not start; the message names the key and the reference, not the value. Two owners
     of one scheme, Covet being that of `env` and `file`, are an error that names both, unless `[plugins] prefer` says
     which one wins.

@@ -28,7 +28,7 @@ from uuid import UUID
 from covet.context import current_request
 
 if TYPE_CHECKING:
-    from covet.settings import LoggingSettings
+    from covet.settings_sections import LoggingSettings
 
 __all__ = ["HumanFormatter", "JSONFormatter", "RequestContextFilter", "configure"]
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     import pluggy
 
     from covet.hooks import Contribution
-    from covet.settings import PluginsSettings, Settings
+    from covet.settings import Settings
+    from covet.settings_sections import PluginsSettings
 
 __all__ = ["Finding", "PluginManager", "PluginRecord", "discover_commands", "name_plugins"]
 

@@ -65,6 +65,7 @@ class Request(Connection):
         self._query = None
         self._cookies = None
         self._state = None
+        self._session = None
         self._id = None
         self._trace = None
         self._cleanups = None

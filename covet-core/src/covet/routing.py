@@ -15,7 +15,7 @@ from covet.templates import AnyConverter, Template
 if TYPE_CHECKING:
     from covet.middleware import Middleware
     from covet.requests import Request
-    from covet.settings import Limits
+    from covet.settings_sections import Limits
     from covet.signatures import Plan
 
 __all__ = [

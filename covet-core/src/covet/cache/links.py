@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from covet.cache.errors import CacheUnavailableError, CacheValueError
 from covet.events import CacheFailed, listener
-from covet.settings import CacheSettings
+from covet.settings_sections import CacheSettings
 
 if TYPE_CHECKING:
     from covet.applications import Covet

@@ -21,7 +21,7 @@ from covet.cache.values import decode, encode, read
 from covet.context import current_app, running
 from covet.events import CacheComputed
 from covet.exceptions import ConfigurationError, NoApplicationError
-from covet.settings import CacheSettings
+from covet.settings_sections import CacheSettings
 
 if TYPE_CHECKING:
     from covet.applications import Covet

@@ -16,7 +16,7 @@ from covet.cli.reporting import Failure, aside, note, print_json, print_table
 
 if TYPE_CHECKING:
     from covet.plugins import PluginManager, PluginRecord
-    from covet.settings import PluginsSettings
+    from covet.settings_sections import PluginsSettings
 
 __all__ = ["plugins"]
 

@@ -21,7 +21,7 @@ class Selection:
     """What `[plugins]` says.
 
     Attributes:
-        enable, disable, optional, prefer: names of plugins, as in `covet.settings.PluginsSettings`.
+        enable, disable, optional, prefer: names of plugins, as in `covet.settings_sections.PluginsSettings`.
         problem: why the settings could not be read, or None.
     """
 

@@ -21,7 +21,7 @@ from covet.cli.reporting import Failure
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from covet.settings import LoggingSettings, ServerSettings
+    from covet.settings_sections import LoggingSettings, ServerSettings
 
 __all__ = ["FAILED", "UVICORN_PLAN", "Plan", "Prepared", "free_port", "prepare", "require_server", "serve"]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from covet.applications import Covet
     from covet.connections import Connection
     from covet.responses import Response
-    from covet.settings import SessionsSettings
+    from covet.settings_sections import SessionsSettings
 
 __all__ = ["SessionCookie", "make_private"]
 
@@ -42,11 +42,13 @@ class SessionCookie:
     def sent(self, connection: Connection) -> bytes | None:
         """The cookie's value, or None: also when it was sent twice, for one of them is not ours."""
         begins = self._begins
-        found: bytes | None = None
         # The headers as they came, for reading them all takes longer than everything else here.
-        for name, line in connection.scope["headers"]:
-            if name != b"cookie" or begins not in line:
-                continue
+        lines = [line for name, line in connection.scope["headers"] if name == b"cookie"]
+        if len(lines) == 1 and b";" not in lines[0]:
+            line = lines[0].strip(b" \t")
+            return line[len(begins) :] if line.startswith(begins) else None
+        found: bytes | None = None
+        for line in lines:
             for piece in line.split(b";") if b";" in line else (line,):
                 stripped = piece.strip(b" \t")
                 if stripped.startswith(begins):

@@ -23,7 +23,7 @@ from covet.sessions.stores import SealedSessions, SessionStore, StoredSession
 
 if TYPE_CHECKING:
     from covet.applications import Covet
-    from covet.settings import SessionsSettings
+    from covet.settings_sections import SessionsSettings
 
 __all__ = ["SessionInfo", "Sessions"]
 
@@ -177,21 +177,17 @@ class Sessions:
     # For `Session`
 
     def of(self, connection: Connection) -> Session:
-        """The session of a request or WebSocket, not loaded yet: what `Request.session` gives."""
-        state = connection.state
-        found = state.get(Session)
-        if found is None:
-            found = state[Session] = Session(self, connection)
-        return found
+        """A session for a request or WebSocket, not loaded yet; `Request.session` keeps it."""
+        return Session(self, connection)
 
     @property
     def sealed(self) -> bool:
         """Whether the browsers have the sessions."""
         return self._sealed is not None
 
-    async def find(self, connection: Connection) -> Found | None:
-        """The session that a connection's cookie names. Malformed, forged, ended or expired: it makes no difference,
-        there is none then.
+    def start_finding(self, connection: Connection) -> Found | Awaitable[Found | None] | None:
+        """The session that a connection's cookie names; to be awaited where the store has to wait. Malformed, forged,
+        ended or expired: it makes no difference, there is none then.
 
         Raises:
             SessionStoreError: the store is down.
@@ -206,7 +202,14 @@ class Sessions:
         if len(text) != ID_LENGTH:
             return None
         key, now = key_of(text), self.clock()
-        found = await self.ask((self._store or self.stored).load(key, now))
+        asked = self._start_asking((self._store or self.stored).load(key, now))
+        if not isinstance(asked, tuple):
+            return self._found_later(key, asked, now)
+        found = asked[0]
+        return None if found is None else self._usable(key, found, now)
+
+    async def _found_later(self, key: bytes, asked: Awaitable[StoredSession | None], now: float) -> Found | None:
+        found = await asked
         return None if found is None else self._usable(key, found, now)
 
     async def reload(self, key: bytes) -> Found | None:
@@ -306,14 +309,19 @@ class Sessions:
         Raises:
             SessionStoreError: it is down, or did not answer in time.
         """
-        try:
-            # A cancel scope of trio's has to be entered before those in the call.
-            if "trio" in modules and _get_running_loop() is None:
-                from anyio import fail_after
+        asked = self._start_asking(call)
+        return asked[0] if isinstance(asked, tuple) else await asked
 
-                with fail_after(self.settings.timeout_seconds):
-                    return await call
-            # A store in memory answers at once: then there is no need for a timer.
+    def _start_asking(self, call: Awaitable[T]) -> tuple[T] | Awaitable[T]:
+        """What the store answers, in a tuple, if it does so without waiting; else what is to be awaited.
+
+        A store in memory answers at once: then there is no need for a timer, nor for a coroutine. It raises what `ask`
+        raises.
+        """
+        # A cancel scope of trio's has to be entered before those in the call.
+        if "trio" in modules and _get_running_loop() is None:
+            return self._ask_on_trio(call)
+        try:
             steps: Any = call
             if call.__class__ is CoroutineType:
                 trap = steps.send(None)
@@ -321,16 +329,27 @@ class Sessions:
                 steps = call.__await__()
                 trap = next(steps)
         except StopIteration as done:
-            answer: T = done.value
-            return answer
+            return (done.value,)
         except Exception as error:
             raise self._failed(error) from error
+        return self._ask_on(steps, trap)
+
+    async def _ask_on_trio(self, call: Awaitable[T]) -> T:
+        from anyio import fail_after
+
+        try:
+            with fail_after(self.settings.timeout_seconds):
+                return await call
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def _ask_on(self, steps: Any, trap: Any) -> Any:
         from asyncio import timeout
 
         try:
             # Unlike anyio's, this may be entered inside of what the call has entered, and left after it.
             async with timeout(self.settings.timeout_seconds):
-                return await resumed(steps, trap)  # type: ignore[no-any-return]
+                return await resumed(steps, trap)
         except Exception as error:
             raise self._failed(error) from error
 

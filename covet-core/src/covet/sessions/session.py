@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from contextlib import asynccontextmanager
 from random import random
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,20 @@ class Session(Contents):
 
     def __await__(self) -> Generator[Any, Any, Session]:
         if self._values is None:
-            yield from self.load().__await__()
+            connection = self._connection
+            request = connection if isinstance(connection, Request) else None
+            if request is not None:
+                request.on_response(self._finish)
+            # No coroutine where none has to wait: what is in memory or in the cookie is there.
+            found = self._manager.start_finding(connection)
+            if found is not None and not isinstance(found, tuple):
+                found = yield from found.__await__()
+            # Another task of this request may have been faster.
+            if self._values is None:
+                self._adopt(found)
+                if request is None and self._record is not None:
+                    # No response will note that it was used.
+                    yield from self._touch(self._record).__await__()
         return self
 
     async def load(self) -> Session:
@@ -91,19 +104,7 @@ class Session(Contents):
             SessionStoreError: the store is down, or took longer than `[sessions] timeout_seconds`: 503.
             CovetError: the response is on its way already.
         """
-        if self._values is None:
-            connection = self._connection
-            if isinstance(connection, Request):
-                connection.on_response(self._finish)
-            found = await self._manager.find(connection)
-            # Another task of this request may have been faster.
-            if self._values is None:
-                self._adopt(found)
-                record = self._record
-                if record is not None and not isinstance(connection, Request):
-                    # No response will note that it was used.
-                    await self._touch(record)
-        return self
+        return await self
 
     async def reload(self) -> Session:
         """Load it again: what other requests have made of it. Changes that are not saved are given up.
@@ -273,18 +274,26 @@ class Session(Contents):
 
     # Saving it
 
-    async def _finish(self, request: Request, response: Response) -> None:
-        """What is done to the response."""
+    def _finish(self, request: Request, response: Response) -> Awaitable[None] | None:
+        """What is done to the response; to be awaited where there is something to store."""
         self._finished = True
-        if self._values is not None and response.status < 500:
-            try:
-                await self._commit(refresh=True)
-            except Exception:
-                # Another response takes the place of this one, and is no less private.
-                request.on_response(self._mark)
-                raise
-        elif self._values is not None and self._values.changes():
+        values = self._values
+        if values is not None and response.status < 500:
+            record = self._record
+            if values.touched or (record is not None and self._manager.stale(record, self._manager.clock())):
+                return self._finish_later(request, response)
+        elif values is not None and values.changes():
             logger.debug("the changes of %r are given up: the response is a %d", self, response.status)
+        self._mark(request, response)
+        return None
+
+    async def _finish_later(self, request: Request, response: Response) -> None:
+        try:
+            await self._commit(refresh=True)
+        except Exception:
+            # Another response takes the place of this one, and is no less private.
+            request.on_response(self._mark)
+            raise
         self._mark(request, response)
 
     def _mark(self, request: Request, response: Response) -> None:

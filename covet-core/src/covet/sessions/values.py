@@ -45,6 +45,11 @@ class Values:
             return self._changed[name] is not None
         return name in self._stored
 
+    @property
+    def touched(self) -> bool:
+        """Whether anything may differ from what is stored."""
+        return bool(self._changed or self._watched)
+
     def names(self) -> Iterator[str]:
         """The names of all values, those stored first."""
         for name in dict.fromkeys((*self._stored, *self._changed)):

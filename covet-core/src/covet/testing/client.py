@@ -47,6 +47,9 @@ class TestClient(httpx.AsyncClient):
         overrides: what stands in for dependencies: `{provider_or_type: replacement}`, as for `Covet.override`.
         base_url: https, as otherwise cookies would not come back that are sent over secure connections only.
         client: the address and port that the application sees.
+        same_origin: whether requests say that they come from a page of the application itself, as browsers do with
+            `Sec-Fetch-Site`, so that CSRF protection lets them pass. Without, nothing says where they come from; what
+            pages of another site send is tested with `headers={"sec-fetch-site": "cross-site"}`.
         headers, cookies, follow_redirects: as for `httpx.AsyncClient`.
 
     Entering raises what the application raises when it starts; leaving, what it raises when it stops, and `CovetError`
@@ -65,6 +68,7 @@ class TestClient(httpx.AsyncClient):
         overrides: Mapping[Any, Any] | None = None,
         base_url: str = "https://localhost",
         client: tuple[str, int] = ("127.0.0.1", 50000),
+        same_origin: bool = True,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
         follow_redirects: bool = False,
@@ -79,7 +83,7 @@ class TestClient(httpx.AsyncClient):
         super().__init__(
             transport=self._asgi,
             base_url=base_url,
-            headers=headers,
+            headers={**({"sec-fetch-site": "same-origin"} if same_origin else {}), **(headers or {})},
             cookies=dict(cookies or {}),
             follow_redirects=follow_redirects,
             timeout=None,

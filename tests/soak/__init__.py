@@ -1,0 +1,1 @@
+"""An application that uses every builtin plugin, for the proof `soak`."""
