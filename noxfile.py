@@ -121,11 +121,24 @@ def _try_wheel(session: nox.Session, wheel: Path) -> None:
 
 
 IMPORT_ALL = """
-import importlib, importlib.metadata, sys
+import importlib, importlib.metadata, pkgutil, sys
 tops = {path.parts[0] for path in importlib.metadata.files(sys.argv[1]) if path.name == "__init__.py"}
 for top in sorted(tops):
-    importlib.import_module(top)
-    print("imported", top)
+    package = importlib.import_module(top)
+    lacking = {}
+    found = ["", *(module.name for module in pkgutil.walk_packages(package.__path__, top + ".", lacking.setdefault))]
+    for name in found[1:]:
+        if name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            # An extra brings what it needs; a module of its own would be missing from the wheel.
+            cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+            if not isinstance(cause, ModuleNotFoundError) or (cause.name or "").partition(".")[0] == top:
+                raise
+            lacking[name] = cause.name
+    print(f"imported {top}: {len(found) - len(lacking)} modules; {len(lacking)} need an extra:", lacking)
 """
 
 

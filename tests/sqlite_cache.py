@@ -1,33 +1,24 @@
 """A cache backend over an SQLite file, shared by every process that opens it: for tests across processes.
 
-    from tests.sqlite_cache import SQLiteCache, SQLiteCachePlugin
+from tests.sqlite_cache import SQLiteCache, SQLiteCachePlugin
 
-    SQLiteCache(path)                                   # a backend by itself
-    plugin_sandbox(SQLiteCachePlugin(), settings={"cache": {"default": {"backend": "sqlite", "path": str(path)}}})
-
-Each call opens the file in a worker thread, so that nothing is kept open and nothing belongs to one thread, event loop
-or process.
+SQLiteCache(path)                                   # a backend by itself
+plugin_sandbox(SQLiteCachePlugin(), settings={"cache": {"default": {"backend": "sqlite", "path": str(path)}}})
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from typing import Annotated, TypeVar
+from collections.abc import Mapping, Sequence
 
-from msgspec import Meta, Struct
+from tests.sqlite_file import SQLiteFile, SQLiteSettings
 
 import covet
 from covet.backends import Backend
-from covet.concurrency import in_thread
 
-__all__ = ["SQLiteCache", "SQLiteCachePlugin", "SQLiteCacheSettings"]
-
-T = TypeVar("T")
+__all__ = ["SQLiteCache", "SQLiteCachePlugin"]
 
 TABLE = "CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL) WITHOUT ROWID"
 INDEX = "CREATE INDEX IF NOT EXISTS cache_expires ON cache (expires)"
@@ -35,13 +26,10 @@ ALIVE = "(expires IS NULL OR expires > ?)"
 NUMBER = re.compile(rb"-?[0-9]{1,19}")
 
 
-class SQLiteCache:
+class SQLiteCache(SQLiteFile):
     """A cache backend in the SQLite file `path`, which is made when it is not there."""
 
-    shared = True
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+    schema = (TABLE, INDEX)
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None."""
@@ -125,31 +113,6 @@ class SQLiteCache:
         remove = "DELETE FROM cache WHERE substr(key, 1, ?) = ?"
         await self._run(lambda db: db.execute(remove, (len(prefix), prefix)).rowcount)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        # A thread is waited for, so a cancelled call has done all of its work, or has not begun.
-        found: T = await in_thread(self._transaction, work)
-        return found
-
-    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(sqlite3.connect(self.path, timeout=60.0, isolation_level=None)) as db:
-            db.execute("PRAGMA synchronous = OFF")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.execute(TABLE)
-                db.execute(INDEX)
-                result = work(db)
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-            return result
-
-
-class SQLiteCacheSettings(Struct, frozen=True, kw_only=True):
-    """`[cache.ALIAS]` with `backend = "sqlite"`."""
-
-    path: Annotated[str, Meta(description="The file.")]
-
 
 class SQLiteCachePlugin:
     """Brings the backend under the name `sqlite`."""
@@ -157,7 +120,7 @@ class SQLiteCachePlugin:
     @covet.hookimpl
     def covet_cache_backends(self) -> dict[str, Backend]:
         """The one backend."""
-        return {"sqlite": Backend(lambda app, alias, settings: SQLiteCache(settings.path), SQLiteCacheSettings)}
+        return {"sqlite": Backend(lambda app, alias, settings: SQLiteCache(settings.path), SQLiteSettings)}
 
 
 def _expires(ttl: float | None) -> float | None:

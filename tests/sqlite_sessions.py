@@ -1,32 +1,24 @@
 """A session store over an SQLite file, shared by every process that opens it: for tests across processes.
 
-    from tests.sqlite_sessions import SQLiteSessions, SQLiteSessionsPlugin
+from tests.sqlite_sessions import SQLiteSessions, SQLiteSessionsPlugin
 
-    SQLiteSessions(path)                                # a store by itself
-    plugin_sandbox("sessions", SQLiteSessionsPlugin(), settings={"sessions": {"store": "sqlite", "path": str(path)}})
-
-Each call opens the file in a worker thread, so that nothing is kept open and nothing belongs to one thread, event loop
-or process.
+SQLiteSessions(path)                                # a store by itself
+plugin_sandbox("sessions", SQLiteSessionsPlugin(), settings={"sessions": {"store": "sqlite", "path": str(path)}})
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from msgspec import Meta, Struct
+from tests.sqlite_file import SQLiteFile, SQLiteSettings
 
 import covet
 from covet.backends import Backend
-from covet.concurrency import in_thread
 from covet.sessions import StoredSession
 
-__all__ = ["SQLiteSessions", "SQLiteSessionsPlugin", "SQLiteSessionsSettings"]
-
-T = TypeVar("T")
+__all__ = ["SQLiteSessions", "SQLiteSessionsPlugin"]
 
 # "user" is bytes, so that SQLite has no opinion on which texts are equal.
 TABLE = """CREATE TABLE IF NOT EXISTS sessions (key BLOB PRIMARY KEY, "values" BLOB NOT NULL, version INTEGER NOT NULL,
@@ -36,13 +28,10 @@ COLUMNS = '"values", version, user, created, authenticated, seen, expires'
 PUT = f"INSERT OR REPLACE INTO sessions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-class SQLiteSessions:
+class SQLiteSessions(SQLiteFile):
     """A session store in the SQLite file `path`, which is made when it is not there."""
 
-    shared = True
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+    schema = (TABLE, INDEX)
 
     async def load(self, key: bytes, now: float) -> StoredSession | None:
         """The session, or None."""
@@ -115,31 +104,6 @@ class SQLiteSessions:
         """Remove the sessions that have expired; how many."""
         return await self._run(lambda db: db.execute("DELETE FROM sessions WHERE expires <= ?", (now,)).rowcount)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        # A thread is waited for, so a cancelled call has done all of its work, or has not begun.
-        found: T = await in_thread(self._transaction, work)
-        return found
-
-    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(sqlite3.connect(self.path, timeout=60.0, isolation_level=None)) as db:
-            db.execute("PRAGMA synchronous = OFF")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.execute(TABLE)
-                db.execute(INDEX)
-                result = work(db)
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-            return result
-
-
-class SQLiteSessionsSettings(Struct, frozen=True, kw_only=True):
-    """`[sessions]` with `store = "sqlite"`."""
-
-    path: Annotated[str, Meta(description="The file.")]
-
 
 class SQLiteSessionsPlugin:
     """Brings the store under the name `sqlite`."""
@@ -147,7 +111,7 @@ class SQLiteSessionsPlugin:
     @covet.hookimpl
     def covet_session_stores(self) -> dict[str, Backend]:
         """The one store."""
-        return {"sqlite": Backend(lambda app, alias, settings: SQLiteSessions(settings.path), SQLiteSessionsSettings)}
+        return {"sqlite": Backend(lambda app, alias, settings: SQLiteSessions(settings.path), SQLiteSettings)}
 
 
 def _session(row: Sequence[Any]) -> StoredSession:

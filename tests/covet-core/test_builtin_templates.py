@@ -555,7 +555,7 @@ async def test_the_token_of_a_form(write: Write) -> None:
     async def sent() -> str:
         return "sent"
 
-    async with TestClient(app) as client:
+    async with TestClient(app, same_origin=False) as client:
         page = await client.get("/form")
         token = page.text.split('"')[3]
         assert len(token) > 40

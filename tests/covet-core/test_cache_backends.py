@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+from benchmarks.cache import share
 from tests.sqlite_cache import SQLiteCache
 
 from covet.cache import CacheBackend, LocalCacheBackend, MemoryCache
@@ -106,20 +106,7 @@ async def test_more_hits_than_with_least_recently_used(room: int) -> None:
     keys = [f"key {number}" for number in range(20_000)]
     weights = [1 / (number + 1) for number in range(20_000)]
     trace = chance.choices(keys, weights, k=60_000)
-    cache, lru = MemoryCache(max_entries=room), OrderedDict[str, None]()
-    hits = lru_hits = 0
-    for key in trace:
-        if await cache.get(key) is None:
-            await cache.set(key, b"", None)
-        else:
-            hits += 1
-        if key in lru:
-            lru_hits += 1
-            lru.move_to_end(key)
-        else:
-            lru[key] = None
-            if len(lru) > room:
-                lru.popitem(last=False)
+    hits, lru_hits = await share(trace, room)
     assert hits > lru_hits * 1.05
 
 

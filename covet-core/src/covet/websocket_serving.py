@@ -102,6 +102,7 @@ async def serve_websocket(socket: WebSocket, call: Callable[[WebSocket], Awaitab
             except Exception as raised:  # noqa: BLE001 - it is logged, or told to the peer
                 error = raised
                 await _end(socket, raised)
+            await socket.gone()
         except BaseException as cancelled:
             error = cancelled
             raise

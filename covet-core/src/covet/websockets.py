@@ -65,7 +65,7 @@ class WebSocket(Connection):
     """
 
     __slots__ = (
-        "_ahead", "_early", "_gone", "_goodbye", "_group", "_sent", "_waiting", "phase", "send", "subprotocol",
+        "_ahead", "_early", "_gone", "_goodbye", "_group", "_looking", "_sent", "_waiting", "phase", "send", "subprotocol",
     )  # fmt: skip
 
     route: WebSocketRoute | None
@@ -88,6 +88,7 @@ class WebSocket(Connection):
         self._waiting: anyio.CancelScope | None = None
         # Set when the close that the application's stopping asks for was sent.
         self._gone: anyio.Event | None = None
+        self._looking: anyio.CancelScope | None = None
         # How many messages were sent in a row; whether one is being received ahead meanwhile; and that one.
         self._sent = 0
         self._ahead: anyio.Event | None = None
@@ -220,10 +221,10 @@ class WebSocket(Connection):
             return
         self._goodbye = (GOING_AWAY, "the server is stopping")
         self._gone = anyio.Event()
-        # Before the close, for granian sends none while somebody receives; who receives then waits for the close, since
-        # a handler that ends sooner would have the server close the connection without a code.
-        if self._waiting is not None:
-            self._waiting.cancel()
+        # Before the close, for granian sends none while somebody receives.
+        for scope in (self._waiting, self._looking):
+            if scope is not None:
+                scope.cancel()
         try:
             if self.phase == "open":
                 await self.close(*self._goodbye)
@@ -231,6 +232,12 @@ class WebSocket(Connection):
                 await self.refuse(stopping())
         finally:
             self._gone.set()
+
+    async def gone(self) -> None:
+        """Wait for a close that `go_away` has begun. A handler that ends sooner, because it heard that it is to end,
+        would have the server close the connection without a code."""
+        if self._gone is not None:
+            await self._gone.wait()
 
     # Receiving
 
@@ -253,8 +260,6 @@ class WebSocket(Connection):
             finally:
                 self._waiting = None
         if message is None:
-            if self._gone is not None:
-                await self._gone.wait()
             raise WebSocketDisconnected(*(self._goodbye or (BROKEN, "")))
         if message["type"] == "websocket.disconnect":
             raise self._left(message)
@@ -286,14 +291,15 @@ class WebSocket(Connection):
         """
         assert self._ahead is not None
         try:
-            self._early = message = await self.receive()
-            if message["type"] == "websocket.disconnect":
-                self._left(message)
+            with anyio.CancelScope() as self._looking:
+                self._early = message = await self.receive()
+                if message["type"] == "websocket.disconnect":
+                    self._left(message)
         except Exception as error:  # noqa: BLE001 - raised to who receives next
             self._early = error
         finally:
             self._ahead.set()
-            self._ahead = None
+            self._ahead = self._looking = None
 
     async def receive_text(self) -> str:
         """The next message, which must be text.

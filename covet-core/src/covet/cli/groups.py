@@ -199,36 +199,42 @@ def available_commands() -> tuple[dict[str, list[EntryPoint]], str | None]:
     from covet.cli.selection import Selection
 
     selection = Selection.read()
-    plugins = _plugins_by_distribution()
     offered = {}
     for name, claims in found.items():
-        active = [claim for claim in claims if _takes_part(plugins.get(_distribution(claim), []), selection)]
+        active = [claim for claim in claims if _takes_part(plugins_of(claim), selection)]
         if active:
-            offered[name] = _preferred(active, plugins, selection.prefer)
+            offered[name] = _preferred(active, selection.prefer)
     return offered, selection.problem
 
 
-def _plugins_by_distribution() -> dict[str, list[str]]:
+def plugins_of(command: EntryPoint) -> list[str]:
+    """The names of the plugins that bring a command: the one whose module holds it, else all of its distribution."""
+    found = _plugins_by_distribution().get(_distribution(command), [])
+    inside = [plugin.name for plugin in found if f"{command.module}.".startswith(f"{plugin.module}.")]
+    return inside or [plugin.name for plugin in found]
+
+
+def _plugins_by_distribution() -> dict[str, list[EntryPoint]]:
     from importlib.metadata import entry_points
 
-    plugins: dict[str, list[str]] = {}
+    plugins: dict[str, list[EntryPoint]] = {}
     for entry_point in entry_points(group="covet.plugins"):
-        plugins.setdefault(_distribution(entry_point), []).append(entry_point.name)
+        plugins.setdefault(_distribution(entry_point), []).append(entry_point)
     return plugins
 
 
 def _takes_part(names: list[str], selection: Selection) -> bool:
-    """Whether any plugin of a distribution takes part; a distribution that brings commands alone always does."""
+    """Whether any plugin that brings a command takes part; a distribution that brings commands alone always does."""
     return not names or any(
         name not in selection.disable and (selection.enable is None or name in selection.enable) for name in names
     )
 
 
-def _preferred(claims: list[EntryPoint], plugins: dict[str, list[str]], prefer: list[str]) -> list[EntryPoint]:
+def _preferred(claims: list[EntryPoint], prefer: list[str]) -> list[EntryPoint]:
     if len(claims) > 1:
         for name in prefer:
             for claim in claims:
-                if name in plugins.get(_distribution(claim), []):
+                if name in plugins_of(claim):
                     return [claim]
     return claims
 

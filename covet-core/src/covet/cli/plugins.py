@@ -55,7 +55,7 @@ class Loaded:
         selection = Selection.read()
         self.problem = selection.problem
         self.ready = False
-        self._commands = _commands_by_distribution()
+        self._commands = _commands_by_plugin()
         # A Selection has what the manager reads of PluginsSettings, and costs no import of msgspec.
         self.manager = PluginManager(cast("PluginsSettings", selection))
         try:
@@ -92,7 +92,7 @@ class Loaded:
 
     def provides(self, record: PluginRecord) -> list[str]:
         """The hooks and the commands of a plugin."""
-        commands = self._commands.get(record.distribution, []) if record.usable else []
+        commands = self._commands.get(record.name, []) if record.usable else []
         return [*record.provides, *(f"command {name}" for name in commands)]
 
     def find(self, name: str) -> PluginRecord:
@@ -122,14 +122,15 @@ class Loaded:
             raise click.exceptions.Exit(1)
 
 
-def _commands_by_distribution() -> dict[str, list[str]]:
+def _commands_by_plugin() -> dict[str, list[str]]:
+    from covet.cli.groups import plugins_of
     from covet.plugins import discover_commands
 
     found: dict[str, list[str]] = {}
     for name, claims in discover_commands().items():
         for claim in claims:
-            if claim.dist is not None:
-                found.setdefault(claim.dist.name, []).append(name)
+            for plugin in plugins_of(claim):
+                found.setdefault(plugin, []).append(name)
     return found
 
 
