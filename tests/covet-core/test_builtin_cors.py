@@ -9,6 +9,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builtin import needs
 
 from covet import Covet, CovetError, HTTPError, Response, Route, StreamingResponse, WebSocket
 from covet.builtin.cors import TOKEN, CORSSettings
@@ -329,6 +330,7 @@ async def test_a_preflight_request_of_another_origin_is_refused_and_told_why() -
         assert got.headers["vary"].startswith("Origin")
 
 
+@needs("csrf", "security_headers")
 async def test_it_is_answered_before_guards_and_with_constant_headers() -> None:
     app = make_app("csrf", "security_headers", allow_origins=[APP])
     async with client_of(app) as client:
@@ -366,6 +368,7 @@ async def test_websockets_are_not_concerned() -> None:
                 pass
 
 
+@needs("proxy_headers", "request_id", "trusted_hosts")
 async def test_it_stands_inside_of_proxy_headers_and_trusted_hosts_and_outside_of_request_id() -> None:
     app = make_app(
         "request_id", "proxy_headers", "trusted_hosts",

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builtin import needs
 
 from covet import (
     Body,
@@ -267,6 +268,7 @@ async def test_with_strict_a_client_that_says_nothing_needs_a_token_without_cook
         assert (await client.post("/save", headers={"x-csrf-token": token})).status_code == 200
 
 
+@needs("proxy_headers")
 async def test_behind_a_proxy_the_origin_is_the_one_that_it_tells() -> None:
     app = plugin_sandbox("csrf", "proxy_headers", settings={"plugins": {"proxy_headers": {"trusted": ["127.0.0.1"]}}})
 

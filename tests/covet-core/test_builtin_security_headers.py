@@ -391,6 +391,7 @@ def test_the_strict_profile_is_what_asvs_asks_for() -> None:
 
 
 @needs("openapi")
+@needs("openapi")
 async def test_the_documentation_page_works_under_the_strict_profile() -> None:
     app = plugin_sandbox(
         "security_headers", "openapi", settings={"plugins": {"security_headers": {"profile": "strict"}}}

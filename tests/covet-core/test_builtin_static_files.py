@@ -962,6 +962,7 @@ async def test_a_guard_of_the_application_stands_before_the_files(directory: Pat
 
 
 @needs("compression")
+@needs("compression")
 async def test_what_is_compressed_beside_is_not_compressed_again(directory: Path) -> None:
     compress(directory / "css" / "app.css")
     (directory / "css" / "other.css").write_text(CSS)

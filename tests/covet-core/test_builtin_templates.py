@@ -517,6 +517,7 @@ def with_policy() -> Covet:
     return app
 
 
+@needs("security_headers")
 async def test_the_nonce_of_a_page_is_that_of_its_header(write: Write) -> None:
     write({"page.html": "{{ csp_nonce() }} {{ csp_nonce() }}", "plain.html": "x"})
     async with TestClient(with_policy()) as client:
@@ -529,6 +530,7 @@ async def test_the_nonce_of_a_page_is_that_of_its_header(write: Write) -> None:
             assert plain.headers["content-security-policy"] == "script-src 'none'"
 
 
+@needs("security_headers")
 async def test_a_nonce_that_comes_too_late_for_the_header_is_an_error(
     write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -542,6 +544,7 @@ async def test_a_nonce_that_comes_too_late_for_the_header_is_an_error(
         assert got.headers["content-security-policy"] == f"script-src 'nonce-{got.text[9000:]}'"
 
 
+@needs("csrf")
 @needs("csrf")
 async def test_the_token_of_a_form(write: Write) -> None:
     write({"form.html": '<input name="csrf_token" value="{{ csrf_token() }}">'})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builtin import needs
 
 from covet import Covet, CovetError, Request, WebSocket
 from covet.builtin.trusted_hosts import TrustedHostsSettings
@@ -119,6 +120,7 @@ async def test_a_host_that_stands_twice_or_not_at_all_is_refused() -> None:
         assert sent[0]["status"] == 400
 
 
+@needs("security_headers")
 async def test_missing_paths_and_mounted_applications_are_behind_it_and_the_refusal_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -149,6 +151,7 @@ async def test_websockets_are_refused_as_well() -> None:
         assert denied.value.response.status_code in (400, 403)
 
 
+@needs("proxy_headers")
 async def test_forwarded_hosts_count_only_as_proxy_headers_says() -> None:
     """CVE-2026-48061 of Litestar: the list of hosts could be passed by a header that anybody can send."""
     told = {"x-forwarded-host": "example.com", "host": "internal"}

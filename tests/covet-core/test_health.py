@@ -19,6 +19,7 @@ import anyio.lowlevel
 import httpx
 import msgspec
 import pytest
+from tests.builtin import needs
 
 import covet
 from covet import Covet, PluginError, Response
@@ -144,6 +145,7 @@ async def test_head_and_other_methods() -> None:
             assert (await client.post(path)).status_code == 405
 
 
+@needs("openapi")
 async def test_they_are_not_in_the_openapi_document() -> None:
     app = plugin_sandbox("health", "openapi", settings={"app": {"debug": True}})
     async with TestClient(app) as client:

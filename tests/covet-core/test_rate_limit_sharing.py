@@ -13,6 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builtin import needs
 from tests.proofs.rate_limit import Outcome
 from tests.sqlite_cache import SQLiteCache, SQLiteCachePlugin
 
@@ -305,6 +306,7 @@ async def test_a_key_that_changes_all_the_time_is_refused_and_not_let_through(
     assert "its key changed" in caplog.text
 
 
+@needs("cache")
 async def test_a_backend_by_name_is_that_of_the_application_that_runs(tmp_path: Path) -> None:
     limiter = shared(TokenBucketLimiter, "default", rate=1)
     aliased = shared(TokenBucketLimiter, "limits", rate=1)
@@ -337,6 +339,7 @@ async def test_a_limiter_without_a_backend_has_none_to_resolve() -> None:
         TokenBucketLimiter(5).resolve()
 
 
+@needs("cache")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_cache_in_memory_is_a_backend_like_any_other(kind: Any) -> None:
     limiter = shared(kind, "default", rate=3)

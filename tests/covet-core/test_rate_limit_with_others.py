@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from tests.builtin import needs
 
 from covet import Covet, Request
-from covet.builtin.openapi import openapi_document
 from covet.cache import cached
 from covet.ratelimit import SlidingWindowLimiter, limited, session, unlimited
 from covet.testing import TestClient, plugin_sandbox
@@ -17,6 +17,7 @@ from covet.testing import TestClient, plugin_sandbox
 pytestmark = pytest.mark.anyio
 
 
+@needs("sessions")
 async def test_limits_by_session_and_by_address_where_there_is_none() -> None:
     app = plugin_sandbox("rate_limit", "sessions")
 
@@ -56,6 +57,7 @@ def with_cached_route(limit: Any) -> tuple[Covet, list[str]]:
     return app, made
 
 
+@needs("cache")
 async def test_what_a_cache_keeps_carries_nothing_of_whom_it_was_made_for() -> None:
     app, made = with_cached_route("3/minute")
     async with TestClient(app) as client:
@@ -71,6 +73,7 @@ async def test_what_a_cache_keeps_carries_nothing_of_whom_it_was_made_for() -> N
     assert made == ["once"]
 
 
+@needs("cache")
 async def test_nobody_is_refused_because_somebody_else_was() -> None:
     app, made = with_cached_route(SlidingWindowLimiter(1, 3600))
     codes: dict[str, int] = {}
@@ -89,8 +92,11 @@ async def test_nobody_is_refused_because_somebody_else_was() -> None:
     assert len(made) == 2
 
 
+@needs("openapi")
 @pytest.mark.parametrize("default", ["", "5/minute"])
 async def test_the_openapi_document_says_which_operations_may_refuse(default: str) -> None:
+    from covet.builtin.openapi import openapi_document
+
     app = plugin_sandbox("rate_limit", "openapi", settings={"plugins": {"rate_limit": {"default": default}}})
 
     @app.get("/own/{number:int}")

@@ -1,8 +1,9 @@
 """Each builtin plugin taken away in turn: the others still pass their tests.
 
 For every builtin plugin a copy of the package is made that lacks its module and its entry point, so that nothing can
-use it, not even by accident. With that copy in place of the real one, the tests of all other builtin plugins are run.
-Tests that are about two plugins together are left out when one is missing; pytest counts them as skipped.
+use it, not even by accident. With that copy in place of the real one, the tests of all other builtin plugins are run,
+those that are asynchronous on asyncio alone. Tests that are about two plugins together are left out when one is
+missing; pytest counts them as skipped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import evidence
@@ -56,7 +58,9 @@ def others_pass(plugin: str, directory: Path, others: Sequence[str] = BUILTIN) -
     path = without(plugin, directory)
     files = sorted({str(file) for other in others if other != plugin for file in tests_of(other)})
     environment = {**os.environ, "PYTHONPATH": str(path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    temporary = directory / "pytest"
+    options = ["-q", "-p", "no:cacheprovider", "-k", "not trio", f"--basetemp={temporary}"]
+    command = [sys.executable, "-m", "pytest", *options, *files]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     closing = CLOSING.findall(done.stdout)
     assert done.returncode == 0, f"without {plugin}:\n{done.stdout[-6000:]}{done.stderr[-2000:]}"
@@ -71,16 +75,22 @@ def listed() -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+def prove(plugin: str) -> list[str]:
+    """The row of one plugin."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="without-") as temporary:
+        row = [plugin, others_pass(plugin, Path(temporary)), f"{time.monotonic() - began:.0f}"]
+    print("# " + "  ".join(row), flush=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="proof -- builtin_plugins", description=__doc__)
     parser.add_argument("--plugins", nargs="+", choices=BUILTIN, default=BUILTIN)
-    rows = []
-    for plugin in parser.parse_args().plugins:
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="without-") as temporary:
-            closing = others_pass(plugin, Path(temporary))
-        rows.append([plugin, closing, f"{time.monotonic() - began:.0f}"])
-        print("# " + "  ".join(rows[-1]), flush=True)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
+    chosen = parser.parse_args()
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        rows = list(pool.map(prove, chosen.plugins))
     evidence.write(
         "builtin_plugins",
         "The builtin plugins, one missing",

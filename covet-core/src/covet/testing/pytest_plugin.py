@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["covet_app", "covet_client", "plugin_sandbox", "pytest_addoption"]
 
 
+# So that a failure of a kit shows the values it compared.
+pytest.register_assert_rewrite("covet.testing.conformance")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the ini option `covet_app`."""
     parser.addini("covet_app", "the application that `covet_app` and `covet_client` test", default="app:app")
