@@ -65,7 +65,8 @@ class WebSocket(Connection):
     """
 
     __slots__ = (
-        "_ahead", "_early", "_gone", "_goodbye", "_group", "_looking", "_sent", "_waiting", "phase", "send", "subprotocol",
+        "_ahead", "_early", "_gone", "_goodbye", "_group", "_looking", "_sent", "_waiting", "phase", "send",
+        "subprotocol",
     )  # fmt: skip
 
     route: WebSocketRoute | None
