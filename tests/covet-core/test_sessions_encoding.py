@@ -14,7 +14,7 @@ from uuid import UUID
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from covet.sessions import SessionValueError
@@ -99,6 +99,7 @@ def test_a_session_is_split_into_its_values(values: dict[str, Any]) -> None:
 
 
 @given(st.binary(max_size=60))
+@example(b"\x81\xa4\x00\x00\x00\x80")  # a name that is no UTF-8
 def test_bytes_that_are_no_session_are_an_error_of_ours(data: bytes) -> None:
     for read in (lambda: decode_all(data), lambda: decode("key", data), lambda: decode(Cart, data)):
         try:

@@ -208,5 +208,5 @@ def decode_all(data: bytes) -> dict[str, Raw]:
     """
     try:
         return _split(data)
-    except DecodeError as error:
+    except ValueError as error:
         raise SessionValueError(f"what is stored as a session is none: {error}") from None

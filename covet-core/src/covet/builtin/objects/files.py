@@ -388,7 +388,7 @@ def _trailer(file: BinaryIO, key: str) -> ObjectInfo:
             file.seek(total - end - length)
             try:
                 info = msgspec.json.decode(file.read(length), type=ObjectInfo)
-            except msgspec.DecodeError:
+            except ValueError:
                 info = None
             if info is not None and info.key == key and info.size == total - end - length:
                 return info
