@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -322,9 +323,11 @@ async def serve_lifespan(app: Covet, receive: Any, send: Any) -> None:
         async with run_application(app):
             await send({"type": "lifespan.startup.complete"})
             phase = "shutdown"
+            seconds = app.settings.server.drain_seconds
+            held: list[Callable[[], object]] = []
             async with task_group() as group:
-                with on_stop_signal() as signalled:
-                    group.start_soon(_drain_early, app, signalled)
+                with on_stop_signal(held if seconds else None) as signalled:
+                    group.start_soon(_drain_early, app, signalled, seconds, held)
                     await receive()
                 group.cancel_scope.cancel()
     except Exception as error:
@@ -336,19 +339,31 @@ async def serve_lifespan(app: Covet, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _drain_early(app: Covet, signalled: anyio.Event) -> None:
+async def _drain_early(app: Covet, signalled: anyio.Event, seconds: float, held: list[Callable[[], object]]) -> None:
     await signalled.wait()
+    # Who started this process may have waited already.
+    if app.drain.started:
+        seconds = 0.0
     # The server may ask for the shutdown before the plugins have done with this.
     with anyio.CancelScope(shield=True):
         await begin_drain(app)
+    if seconds:
+        logger.info("asked to stop: requests are served for %g seconds more", seconds)
+        await anyio.sleep(seconds)
+    while held:
+        held.pop()()
 
 
 @contextmanager
-def on_stop_signal() -> Iterator[anyio.Event]:
+def on_stop_signal(held: list[Callable[[], object]] | None = None) -> Iterator[anyio.Event]:
     """An event that is set when the process is asked to stop (SIGINT, SIGTERM), in the current event loop.
 
     The handlers that the server has installed are called as ever. Where signals cannot be heard of, outside of the main
     thread, or where nobody handles them, the event is never set.
+
+    Args:
+        held: where there is a list, what tells the server of the first signal of a kind is put into it, to be called
+            later. The second one is heard of at once, and empties the list.
     """
     event = anyio.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -359,7 +374,7 @@ def on_stop_signal() -> Iterator[anyio.Event]:
     for number in (signal.SIGINT, signal.SIGTERM):
         previous = signal.getsignal(number)
         if callable(previous):
-            handler = _chained(previous, wake)
+            handler = _chained(previous, wake, held)
             signal.signal(number, handler)
             chained.append((number, previous, handler))
     try:
@@ -371,10 +386,21 @@ def on_stop_signal() -> Iterator[anyio.Event]:
                 signal.signal(number, previous)
 
 
-def _chained(previous: Callable[[int, Any], Any], wake: Callable[[], None]) -> Callable[[int, Any], None]:
+def _chained(
+    previous: Callable[[int, Any], Any], wake: Callable[[], None], held: list[Callable[[], object]] | None
+) -> Callable[[int, Any], None]:
+    first = True
+
     def handle(number: int, frame: Any) -> None:
+        nonlocal first
         wake()
-        previous(number, frame)
+        if held is not None and first:
+            held.append(partial(previous, number, None))
+        else:
+            if held:
+                held.clear()
+            previous(number, frame)
+        first = False
 
     return handle
 

@@ -64,6 +64,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     shutdown_timeout: Annotated[
         Seconds, Meta(description="Seconds that tasks and open streams get to end at shutdown.")
     ] = 30.0
+    drain_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Seconds between the signal to stop and the server's hearing of it, in which requests are "
+            "served and readiness says no: time for a load balancer to notice. A second signal ends it.",
+        ),
+    ] = 0.0
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -10,10 +10,7 @@ their own, so that a prober that leaves takes them from nobody. What changes is 
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,7 +29,7 @@ from covet.settings_schema import without_password
 if TYPE_CHECKING:
     from covet.applications import Covet
 
-__all__ = ["Health", "HealthSettings", "covet_lifespan", "covet_ready", "covet_routes", "covet_settings"]
+__all__ = ["Health", "HealthSettings", "covet_ready", "covet_routes", "covet_settings"]
 
 logger = logging.getLogger("covet.health")
 
@@ -65,14 +62,6 @@ class HealthSettings(Struct, frozen=True, kw_only=True):
     storage_timeout: Annotated[
         float, Meta(gt=0, description="Seconds after which the check of a storage counts as failed.")
     ] = 5.0
-    drain_seconds: Annotated[
-        float,
-        Meta(
-            ge=0,
-            description="Seconds between the signal to stop and the server's hearing of it, in which requests are "
-            "served and `ready` says no: time for a load balancer to notice. A second signal ends it.",
-        ),
-    ] = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("live", self.live), ("ready", self.ready)):
@@ -290,53 +279,9 @@ def _collect(app: Covet, settings: HealthSettings) -> dict[str, HealthCheck]:
     return {name: check for name, (_, check) in settled.items()}
 
 
-@contextmanager
-def held_signals(held: list[Callable[[], None]]) -> Iterator[None]:
-    """Hold the first signal to stop back from the server: what tells it is put into `held`. A second one passes.
-
-    Where signals cannot be heard of, outside of the main thread or where nobody handles them, nothing is held.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: set[int] = set()
-
-    def handle(previous: Callable[[int, Any], Any], number: int, frame: Any) -> None:
-        if number in seen:
-            held.clear()
-            previous(number, frame)
-        else:
-            seen.add(number)
-            held.append(partial(previous, number, None))
-
-    replaced: list[tuple[signal.Signals, Any, Any]] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous = signal.getsignal(number)
-        if callable(previous):
-            handler = partial(handle, previous)
-            signal.signal(number, handler)
-            replaced.append((number, previous, handler))
-    try:
-        yield
-    finally:
-        for number, previous, handler in replaced:
-            # A handler that was installed meanwhile stays.
-            if signal.getsignal(number) is handler:
-                signal.signal(number, previous)
-
-
-async def _release(app: Covet, seconds: float, held: list[Callable[[], None]]) -> None:
-    """Let the server hear of the signal, so many seconds after draining began."""
-    await app.drain.wait()
-    logger.info("not ready any more; serving for %g seconds, then stopping", seconds)
-    await anyio.sleep(seconds)
-    while held:
-        held.pop(0)()
-
-
 @hookimpl
 def covet_settings() -> type:
-    """The settings: paths, what is told, and for how long."""
+    """The settings: paths, and what is told."""
     return HealthSettings
 
 
@@ -351,22 +296,6 @@ def covet_routes(app: Covet) -> Iterable[Route]:
     if settings.ready:
         routes.append(Route(settings.ready, health.ready, name="health.ready", in_schema=False))
     return routes
-
-
-@hookimpl
-@asynccontextmanager
-async def covet_lifespan(app: Covet) -> AsyncIterator[None]:
-    """Hold back the signal to stop, where the settings say so."""
-    seconds = app.settings[HealthSettings].drain_seconds
-    if not seconds:
-        yield
-        return
-    held: list[Callable[[], None]] = []
-    async with anyio.create_task_group() as group:
-        with held_signals(held):
-            group.start_soon(_release, app, seconds, held)
-            yield
-        group.cancel_scope.cancel()
 
 
 @hookimpl(trylast=True)

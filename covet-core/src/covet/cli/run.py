@@ -74,6 +74,7 @@ def run(
             reload=reload,
             access_log=settings.access_log if access_log is None else access_log,
             shutdown_timeout=settings.shutdown_timeout,
+            drain_seconds=settings.drain_seconds,
             verbose=prepared.logging.level == "debug",
             pin=pin,
             directory=stack.enter_context(TemporaryDirectory(prefix="covet-run-")),

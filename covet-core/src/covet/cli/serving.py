@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from covet.cli.reporting import Failure
@@ -23,15 +24,16 @@ if TYPE_CHECKING:
 
     from covet.settings_sections import LoggingSettings, ServerSettings
 
-__all__ = ["FAILED", "UVICORN_PLAN", "Plan", "Prepared", "free_port", "prepare", "require_server", "serve"]
+__all__ = ["DRAINING", "FAILED", "UVICORN_PLAN", "Plan", "Prepared", "free_port", "prepare", "require_server", "serve"]
 
 logger = logging.getLogger("covet.cli")
 
 # How uvicorn's workers learn what they are to load.
 UVICORN_PLAN = "COVET_RUN_PLAN"
 
-# The file by which a worker tells that it could not start.
+# The files by which a worker tells that it could not start, and the workers are told that they are about to stop.
 FAILED = "failed"
+DRAINING = "draining"
 
 # Seconds that the process which checked the application gets to end.
 CHILD_ENDS_IN = 2.0
@@ -62,6 +64,7 @@ class Plan(NamedTuple):
     reload: bool
     access_log: bool
     shutdown_timeout: float
+    drain_seconds: float
     verbose: bool
     pin: bool
     directory: str
@@ -252,7 +255,29 @@ def _serve_with_granian(plan: Plan) -> None:
     def tell() -> None:
         logger.info("a source file has changed; the workers start anew")
 
+    if plan.drain_seconds:
+        _serve_on_after_signal(server, plan)
     server.serve(target_loader=Loader(plan), wrap_loader=False)
+
+
+def _serve_on_after_signal(server: Any, plan: Plan) -> None:
+    """Have granian hear of the first signal to stop when the workers have drained: it closes the port at once."""
+    import threading
+
+    stop = server.signal_handler_interrupt
+
+    def stop_later(*args: Any) -> None:
+        told = Path(plan.directory, DRAINING)
+        if told.exists():
+            stop(*args)
+            return
+        # Not with a signal, which nothing could hold back from a worker of granian's.
+        told.touch()
+        timer = threading.Timer(plan.drain_seconds, stop)
+        timer.daemon = True
+        timer.start()
+
+    server.signal_handler_interrupt = stop_later
 
 
 def _source_filter() -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from covet.cli.reporting import Failure
-from covet.cli.serving import FAILED, UVICORN_PLAN, Plan
+from covet.cli.serving import DRAINING, FAILED, UVICORN_PLAN, Plan
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -95,7 +95,9 @@ def load(plan: Plan) -> Any:
     if core is not None:
         logger.info("worker %d runs on core %d", os.getpid(), core)
     if plan.server == "granian":
-        app._lifespans.insert(0, end_requests(plan.shutdown_timeout))
+        app._lifespans.insert(0, end_requests(plan.drain_seconds + plan.shutdown_timeout))
+        if plan.drain_seconds:
+            app._lifespans.insert(0, drain_when_told(Path(plan.directory, DRAINING), plan.drain_seconds))
     watch_parent(plan.ends_in)
     return app
 
@@ -121,6 +123,34 @@ def end_requests(seconds: float) -> Callable[[Covet], AbstractAsyncContextManage
 
         async with anyio.create_task_group() as group:
             group.start_soon(end)
+            yield
+            group.cancel_scope.cancel()
+
+    return around
+
+
+def drain_when_told(file: Path, seconds: float) -> Callable[[Covet], AbstractAsyncContextManager[None]]:
+    """A lifespan that lets the application drain as soon as the process that started this worker says so.
+
+    Args:
+        file: by which it says so.
+        seconds: until it tells the server, for the log.
+    """
+
+    @asynccontextmanager
+    async def around(app: Covet) -> AsyncIterator[None]:
+        import anyio
+
+        from covet.lifespan import begin_drain
+
+        async def drain() -> None:
+            while not await anyio.Path(file).exists():  # noqa: ASYNC110 - another process makes it
+                await anyio.sleep(0.1)
+            logger.info("asked to stop: requests are served for %g seconds more", seconds)
+            await begin_drain(app)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(drain)
             yield
             group.cancel_scope.cancel()
 
