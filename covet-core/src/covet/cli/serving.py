@@ -31,8 +31,10 @@ logger = logging.getLogger("covet.cli")
 # How uvicorn's workers learn what they are to load.
 UVICORN_PLAN = "COVET_RUN_PLAN"
 
-# The files by which a worker tells that it could not start, and the workers are told that they are about to stop.
+# The file by which a worker tells that it could not start.
 FAILED = "failed"
+
+# The file by which the workers are told that they are about to stop.
 DRAINING = "draining"
 
 # Seconds that the process which checked the application gets to end.
