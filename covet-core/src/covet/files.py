@@ -31,7 +31,7 @@ from covet.exceptions import CovetError, HTTPError
 from covet.responses import HeaderSource, Response, ResponseHeaders
 from covet.streaming import while_connected
 
-__all__ = ["CHUNK", "FileResponse", "content_disposition", "parse_range"]
+__all__ = ["CHUNK", "FileResponse", "any_tag", "content_disposition", "parse_range"]
 
 logger = logging.getLogger("covet.files")
 
@@ -392,14 +392,14 @@ def _unchanged(asked: Headers, have: ResponseHeaders) -> bool:
         HTTPError: 412: it is for one version only, and that is another.
     """
     if "if-match" in asked:
-        if not _any_tag(asked["if-match"], have["etag"], weak=False):
+        if not any_tag(asked["if-match"], have["etag"], weak=False):
             raise HTTPError(412, "the file is of another version than `If-Match` asks for")
     elif "if-unmodified-since" in asked:
         since, modified = _seconds(asked["if-unmodified-since"]), _seconds(have["last-modified"])
         if since is not None and modified is not None and modified > since:
             raise HTTPError(412, "the file was modified after `If-Unmodified-Since`")
     if "if-none-match" in asked:
-        return _any_tag(asked["if-none-match"], have["etag"], weak=True)
+        return any_tag(asked["if-none-match"], have["etag"], weak=True)
     if "if-modified-since" in asked:
         since, modified = _seconds(asked["if-modified-since"]), _seconds(have["last-modified"])
         return since is not None and modified is not None and modified <= since
@@ -417,7 +417,7 @@ def _same_version(condition: str | None, have: ResponseHeaders) -> bool:
     return since is not None and since == _seconds(have["last-modified"]) and since < int(time.time())
 
 
-def _any_tag(value: str, tag: str, *, weak: bool) -> bool:
+def any_tag(value: str, tag: str, *, weak: bool) -> bool:
     """Whether a list of entity tags, or `*`, matches; beyond 64 tags nothing does."""
     if value.strip() == "*":
         return True

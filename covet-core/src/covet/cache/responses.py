@@ -25,7 +25,7 @@ from covet.cache.links import logger
 from covet.cache.managers import CacheManager
 from covet.events import CacheComputed
 from covet.exceptions import HTTPError
-from covet.files import _any_tag
+from covet.files import any_tag
 from covet.responses import Response
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _conditional(request: Request, response: Response) -> Response:
     """The response, or 304 where the client has it already (RFC 9110 section 13.1.2)."""
     tag = response.headers.get("etag")
     asked = request.headers.get("if-none-match")
-    if response.status != 200 or tag is None or asked is None or not _any_tag(asked, tag, weak=True):
+    if response.status != 200 or tag is None or asked is None or not any_tag(asked, tag, weak=True):
         return response
     kept = [
         pair for pair in response.headers.raw if not pair[0].startswith(b"content-") or pair[0] == b"content-location"

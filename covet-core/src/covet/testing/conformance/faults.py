@@ -9,7 +9,7 @@ from typing import Any
 
 from anyio import CancelScope
 
-__all__ = ["at_every_await", "cancelled_at"]
+__all__ = ["at_every_await"]
 
 
 class _Counted:
@@ -37,20 +37,6 @@ class _Counted:
             else:
                 step = partial(steps.send, sent)
         raise AssertionError("unreachable: there are always more numbers")
-
-
-async def cancelled_at(number: int, call: Callable[[], Awaitable[object]]) -> bool:
-    """Make a call and cancel it when it waits for the `number`-th time, counted from 0.
-
-    Returns:
-        Whether it was cancelled; not if it waits less often, or went on to its end all the same.
-
-    Raises:
-        Exception: what the call raised.
-    """
-    with CancelScope() as scope:
-        await _Counted(call(), scope, number)
-    return scope.cancelled_caught
 
 
 async def at_every_await(call: Callable[[], Awaitable[object]], check: Callable[[], Awaitable[object]]) -> int:
