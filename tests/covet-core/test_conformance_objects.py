@@ -15,6 +15,7 @@ from tests.kits import run_kit
 from covet.builtin.objects.files import FileStore
 from covet.builtin.objects.memory import MemoryReader, MemoryStore
 from covet.objects import ObjectInfo, ObjectPage, chunks_of
+from covet.testing.conformance.kits import first_difference
 from covet.testing.conformance.objects import ObjectStoreConformance
 
 
@@ -330,6 +331,19 @@ def kit_of(wrong: type[Any]) -> type[ObjectStoreConformance]:
 def test_a_wrong_store_is_caught(wrong: type[Any], test: str) -> None:
     outcome = run_kit(kit_of(wrong), only=test)
     assert set(outcome.failed) == {test}, (outcome.passed, outcome.failed)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (b"ab" * 500, ""),
+        (b"ab" * 400, "800 bytes, of which 800 are right: then b'' instead of b'abababababababab' (of 1,000 bytes)"),
+        (b"ab" * 499 + b"aX", "1,000 bytes, of which 999 are right: then b'X' instead of b'b' (of 1,000 bytes)"),
+        (None, "nothing, instead of 1,000 bytes"),
+    ],
+)
+def test_where_payloads_differ(found: bytes | None, said: str) -> None:
+    assert first_difference(found, b"ab" * 500) == said
 
 
 def test_every_promise_has_a_store_that_breaks_it() -> None:

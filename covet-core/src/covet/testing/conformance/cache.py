@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from covet.cache.backends import CacheBackend, LocalCacheBackend
 from covet.testing.conformance.faults import at_every_await
+from covet.testing.conformance.kits import first_difference
 
 __all__ = ["CacheBackendConformance"]
 
@@ -185,7 +186,7 @@ class CacheBackendConformance:
         """Up to what the backend is to keep."""
         value = bytes(range(256)) * (self.largest // 256)
         await backend.set("key", value, LONG)
-        assert await backend.get("key") == value
+        assert not (difference := first_difference(await backend.get("key"), value)), difference
 
     async def test_an_empty_value_is_a_value(self, backend: CacheBackend) -> None:
         """And not taken for none."""

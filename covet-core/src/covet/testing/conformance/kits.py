@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import HealthCheck, settings
 
-__all__ = ["EVENT_LOOPS", "EXAMPLES", "ConformanceKit"]
+__all__ = ["EVENT_LOOPS", "EXAMPLES", "ConformanceKit", "first_difference"]
 
 EXAMPLES = settings(
     deadline=None,
@@ -37,3 +37,23 @@ class ConformanceKit:
         """The event loop that a test runs on."""
         name: str = request.param
         return name
+
+
+def first_difference(found: bytes | None, wanted: bytes) -> str:
+    """Where a payload first differs from what it should be; empty when it does not.
+
+        assert not (difference := first_difference(found, wanted)), difference
+
+    With `==`, pytest compares large payloads line by line to print them when it runs in CI, which takes minutes.
+    """
+    if found == wanted:
+        return ""
+    if found is None:
+        return f"nothing, instead of {len(wanted):,} bytes"
+    at = next(
+        (at for at, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted))
+    )
+    return (
+        f"{len(found):,} bytes, of which {at:,} are right: then {found[at : at + 16]!r} instead of "
+        f"{wanted[at : at + 16]!r} (of {len(wanted):,} bytes)"
+    )

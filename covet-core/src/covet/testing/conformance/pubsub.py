@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from covet.pubsub import Gap, PayloadTooLarge, PubSub, PubSubBackend, PubSubError, Subscription
 from covet.testing.conformance.faults import at_every_await
-from covet.testing.conformance.kits import EXAMPLES, ConformanceKit
+from covet.testing.conformance.kits import EXAMPLES, ConformanceKit, first_difference
 
 __all__ = ["PubSubConformance"]
 
@@ -168,7 +168,8 @@ class PubSubConformance(ConformanceKit):
         most = backend.max_payload if backend.max_payload is not None else 300_000
         async with PubSub(backend, max_bytes=2**40) as pubsub, pubsub.subscribe("large") as subscription:
             await pubsub.publish("large", b"\xff" * most)
-            assert (await self.next(subscription)).payload == b"\xff" * most
+            received = (await self.next(subscription)).payload
+            assert not (difference := first_difference(received, b"\xff" * most)), difference
             if backend.max_payload is not None:
                 with pytest.raises(PayloadTooLarge):
                     await pubsub.publish("large", b"x" * (most + 1))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from covet.sessions import SessionStore, StoredSession
 from covet.testing.conformance.faults import at_every_await
-from covet.testing.conformance.kits import EXAMPLES, ConformanceKit
+from covet.testing.conformance.kits import EXAMPLES, ConformanceKit, first_difference
 
 __all__ = ["SessionStoreConformance"]
 
@@ -133,7 +133,7 @@ class SessionStoreConformance(ConformanceKit):
         await store.create(key, self.session(values=values), now)
         found = await store.load(key, now)
         assert found is not None
-        assert found.values == values
+        assert not (difference := first_difference(found.values, values)), difference
 
     async def test_a_deleted_session_is_gone(self, store: SessionStore) -> None:
         """From the store and from its user's sessions."""
