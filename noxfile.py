@@ -24,7 +24,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 KERNEL = "covet-core"
 PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("examples/plugins/*/pyproject.toml"))
 DISTRIBUTIONS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("covet-*/pyproject.toml")) + PLUGINS
-EXTRAS = {KERNEL: "[server,uvicorn,testing,cookies,templates,zstd]"}
+EXTRAS = {KERNEL: "[server,uvicorn,testing,cookies,templates,zstd]", "covet-orm": "[postgresql,mysql,sqlite]"}
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 BENCHMARKS = ("http", "sockets", "startup", "memory", "cache", "compression", "rate_limit", "sessions")
 

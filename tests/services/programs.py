@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,27 @@ class Program:
         command: what it is called on the PATH.
         package: the Debian package that brings it.
         needed_by: what does not work without it.
+        folder: where it is when not on the PATH, or when another version of it may be there.
     """
 
     command: str
     package: str
     needed_by: str
+    folder: str = ""
 
 
 PROGRAMS = (
     Program("brotli", "brotli", "tests of compression"),
     Program("chromium", "chromium", "tests in a browser"),
     Program("curl", "curl", "tests of compression"),
+    Program("etcd", "etcd-server", "the proof of failover"),
     Program("gzip", "gzip", "tests of compression"),
+    Program("mariadb-install-db", "mariadb-server", "tests on MariaDB"),
+    Program("mariadbd", "mariadb-server", "tests on MariaDB"),
     Program("nginx", "nginx", "tests behind a reverse proxy"),
+    Program("patroni", "patroni", "the proof of failover"),
+    Program("pgbouncer", "pgbouncer", "tests behind PgBouncer"),
+    Program("postgres", "postgresql-15", "tests on PostgreSQL 15", folder="/usr/lib/postgresql/15/bin"),
     Program("wrk", "wrk", "nox -s bench -- sockets"),
     Program("zstd", "zstd", "tests of compression"),
 )
@@ -54,6 +63,10 @@ LOCK = Path("/var/lib/dpkg")
 LOCK_SECONDS = 600
 
 
+class MissingProgramError(Exception):
+    """Something is missing that no test asked for; the message says the line to type."""
+
+
 def search_path() -> str:
     """The PATH, with the folders of the system behind it."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
@@ -61,7 +74,8 @@ def search_path() -> str:
 
 def find(command: str) -> str | None:
     """The path of a program, or None where it is missing."""
-    return shutil.which(command, path=search_path())
+    folders = [program.folder for program in PROGRAMS if program.command == command and program.folder]
+    return shutil.which(command, path=os.pathsep.join(folders) or search_path())
 
 
 def require(command: str) -> str:
@@ -72,19 +86,31 @@ def require(command: str) -> str:
 
     Raises:
         LookupError: it is none of `PROGRAMS`.
+        MissingProgramError: it is missing, and no test is running.
     """
-    import pytest
-
     programs = [program for program in PROGRAMS if program.command == command]
     if not programs:
         raise LookupError(f"{command!r} is none of PROGRAMS in {__file__}: add it there")
     found = find(command)
     if found is None:
-        message = f"{command} is missing: {how_to_install(programs)}"
-        if in_ci():
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
+        lack(f"{command} is missing: {how_to_install(programs)}")
     return found
+
+
+def lack(message: str) -> NoReturn:
+    """Fail the test that is running in CI, skip it elsewhere, because what it needs is missing.
+
+    Raises:
+        MissingProgramError: no test is running.
+    """
+    # Set by pytest around each part of a test; what runs a server for itself has no use for its exceptions.
+    if "PYTEST_CURRENT_TEST" not in os.environ:
+        raise MissingProgramError(message)
+    import pytest
+
+    if in_ci():
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
 
 
 def in_ci() -> bool:

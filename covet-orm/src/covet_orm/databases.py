@@ -1,0 +1,406 @@
+"""Databases: where models live. A URL, pools of connections, and what can be asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet, WeakKeyDictionary
+
+import msgspec
+from sqlalchemy.sql import ClauseElement
+
+from covet.context import current_app
+from covet.events import listener
+from covet.exceptions import ConfigurationError, NoApplicationError
+from covet_orm.dialects import compile_statement
+from covet_orm.drivers.options import SQLFunction
+from covet_orm.drivers.protocol import Connection, Driver, Row, Rows
+from covet_orm.exceptions import OrmError, QueryError
+from covet_orm.pool import Pool, PoolSettings
+from covet_orm.queries.plans import Plan, PlanCache
+from covet_orm.transactions import Transaction, current_transaction
+from covet_orm.urls import MEMORY, Target, driver_options, parse_url
+
+if TYPE_CHECKING:
+    from covet_orm.models.instances import Model
+    from covet_orm.models.registry import Registry
+
+__all__ = ["Database", "NoDatabase", "database_for"]
+
+READING = ("select", "values", "with", "explain", "show", "table", "pragma")
+POOL_OPTIONS = PoolSettings.__struct_fields__
+
+scoped: ContextVar[Mapping[str, Database]] = ContextVar("covet_orm.databases")
+"""The databases of the `async with` blocks around this code, by alias."""
+
+opened: WeakSet[Database] = WeakSet()
+"""The databases of this process that are open."""
+
+
+class NoDatabase(OrmError):
+    """There is no database to ask, or several and nothing that says which. The message says what to add."""
+
+
+class Lane:
+    """The pools of a database in one event loop. SQLite has one connection that writes, and others that read."""
+
+    __slots__ = ("loop", "readers", "writers")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, writers: Pool, readers: Pool) -> None:
+        self.loop = loop
+        self.writers = writers
+        self.readers = readers
+
+    def pools(self) -> list[Pool]:
+        """Each of them once."""
+        return [self.writers] if self.writers is self.readers else [self.writers, self.readers]
+
+
+class Database:
+    """A database, by its URL:
+
+        async with Database("sqlite:///app.db") as db:
+            await db.create_all()
+            users = await User.objects.all()
+
+    Within the block it serves the models that name no other. Without a block it opens itself at first use, in each event
+    loop, and `close` closes it.
+
+    Args:
+        url: `postgresql://user:password@host/name`, `mariadb://…`, `mysql://…`, `sqlite:///file.db`, `sqlite://`.
+        alias: its name.
+        options: the pool's settings (`min_size`, `max_size`, `acquire_timeout`, ...) and the driver's
+            (`statement_timeout`, ...), which may stand in the URL as well.
+
+    Attributes:
+        alias: its name.
+        kind: `postgresql`, `mariadb`, `mysql` or `sqlite`.
+        url: the URL, without the password.
+        plans: the statements that were compiled.
+
+    Raises:
+        ConfigurationError: the URL or an option is wrong, or the driver is not installed.
+    """
+
+    def __init__(self, url: str, *, alias: str = "default", **options: Any) -> None:
+        self.alias = alias
+        self._target = parse_url(url, others=POOL_OPTIONS)
+        self.url = self._target.redacted
+        self.kind: str = "mariadb" if self._target.scheme == "mariadb" else self._target.kind
+        pool_options = {name: options.pop(name) for name in POOL_OPTIONS if name in options}
+        self._pool_settings = _pool_settings(self._target, pool_options)
+        self._driver, self._reading_driver = _drivers(self._target, options)
+        self.plans = PlanCache()
+        self.sources: dict[Any, Any] = {}
+        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, Lane] = WeakKeyDictionary()
+        self._opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._tokens: list[Token[Mapping[str, Database]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Database {self.alias} {self.url}>"
+
+    async def open(self) -> None:
+        """Make the pools of this event loop, with as many connections as they are to begin with.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached, or refuses.
+        """
+        await self._lane()
+
+    async def close(self) -> None:
+        """Close the pools of this event loop: who waits for a connection is told, who holds one has 10 seconds."""
+        lane = self._lanes.pop(asyncio.get_running_loop(), None)
+        if not self._lanes:
+            opened.discard(self)
+        if lane is not None:
+            for pool in lane.pools():
+                await pool.close()
+
+    async def check(self) -> None:
+        """Return when the database answers.
+
+        Raises:
+            DatabaseError: it does not.
+        """
+        await self.fetch_value("SELECT 1")
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        self._tokens.append(scoped.set({**scoped.get({}), self.alias: self}))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        scoped.reset(self._tokens.pop())
+        await self.close()
+
+    def transaction(self, *, read_only: bool = False) -> Transaction:
+        """A block whose statements happen all or not at all; inside of another one, a savepoint."""
+        return Transaction(self, read_only=read_only)
+
+    @asynccontextmanager
+    async def connection(self, *, reads: bool = False) -> AsyncIterator[Connection]:
+        """A connection for a while: that of the transaction around it, or one of the pool.
+
+        Args:
+            reads: whether one that only reads will do.
+
+        Raises:
+            PoolTimeout: none became free in time.
+        """
+        block = current_transaction(self)
+        if block is not None:
+            yield block.connection
+            return
+        pool = await self.pool_for(reads=reads)
+        connection = pool.try_acquire() or await pool.acquire()
+        try:
+            yield connection
+        finally:
+            pool.release(connection)
+
+    async def fetch_all(self, statement: str | ClauseElement, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Run a statement; its rows as dicts.
+
+        Args:
+            statement: SQL in the placeholders of the driver (`$1`, `%s`, `?`), or a statement of SQLAlchemy Core.
+            parameters: the values of the placeholders.
+        """
+        rows = await self.query(statement, parameters)
+        return [dict(zip(rows.columns, row, strict=True)) for row in rows.rows]
+
+    async def fetch_one(self, statement: str | ClauseElement, parameters: Sequence[Any] = ()) -> dict[str, Any] | None:
+        """Run a statement; its first row as a dict, None without any."""
+        rows = await self.query(statement, parameters)
+        return dict(zip(rows.columns, rows.rows[0], strict=True)) if rows.rows else None
+
+    async def fetch_value(self, statement: str | ClauseElement, parameters: Sequence[Any] = ()) -> Any:
+        """Run a statement; the first value of its first row, None without any."""
+        rows = await self.query(statement, parameters)
+        return rows.rows[0][0] if rows.rows else None
+
+    async def query(self, statement: str | ClauseElement, parameters: Sequence[Any] = ()) -> Rows:
+        """Run a statement; its rows as the driver gives them, and the names of their columns."""
+        sql, values = self._statement(statement, parameters)
+        async with self.connection(reads=reads_only(sql)) as connection:
+            return await connection.query(sql, values)
+
+    async def execute(self, statement: str | ClauseElement, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement; how many rows it changed."""
+        sql, values = self._statement(statement, parameters)
+        async with self.connection() as connection:
+            return await connection.execute(sql, values)
+
+    async def execute_many(self, statement: str | ClauseElement, rows: Iterable[Sequence[Any]]) -> int:
+        """Run a statement once for each row of parameters; how many rows it changed in all, -1 where that is not told."""
+        sql, _ = self._statement(statement, ())
+        async with self.connection() as connection:
+            return await connection.execute_many(sql, rows)
+
+    async def script(self, sql: str) -> None:
+        """Run statements without parameters, such as DDL."""
+        async with self.connection() as connection:
+            await connection.script(sql)
+
+    async def fetch_rows(self, plan: Plan, parameters: Sequence[Any]) -> list[Row]:
+        """Run a plan that reads; its rows."""
+        return await self._fetch(plan, parameters, reads=True)
+
+    async def write_rows(self, plan: Plan, parameters: Sequence[Any]) -> list[Row]:
+        """Run a plan that writes; the rows that it gives back."""
+        return await self._fetch(plan, parameters, reads=False)
+
+    async def _fetch(self, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
+        app = listener()
+        if app is not None:
+            from covet_orm.observing import observed
+
+            return await observed(self, app, plan, parameters, reads=reads)
+        block = current_transaction(self)
+        if block is not None:
+            return await block.connection.fetch(plan.sql, parameters)
+        pool = await self.pool_for(reads=reads)
+        connection = pool.try_acquire() or await pool.acquire()
+        try:
+            return await connection.fetch(plan.sql, parameters)
+        finally:
+            # What was interrupted is not at rest, and the pool gives it up.
+            pool.release(connection)
+
+    async def create_all(self, registry: Registry | None = None) -> list[str]:
+        """Create the tables of the models that live here and that are not there yet; their names.
+
+        For tests and small programs; a schema that changes wants migrations.
+
+        Args:
+            registry: whose models; all that chose no registry of their own by default.
+
+        Raises:
+            ModelError: a relation names a model that is not there.
+        """
+        from covet_orm.schema import create_all
+
+        return await create_all(self, registry)
+
+    async def drop_all(self, registry: Registry | None = None) -> list[str]:
+        """Drop the tables of the models that live here; their names. What is in them is gone."""
+        from covet_orm.schema import drop_all
+
+        return await drop_all(self, registry)
+
+    def begin_statement(self, *, read_only: bool) -> str:
+        """What begins a transaction. SQLite takes the lock at once, so that no later statement finds it taken."""
+        if self.kind == "sqlite":
+            return "BEGIN" if read_only else "BEGIN IMMEDIATE"
+        if self.kind == "postgresql":
+            return "BEGIN READ ONLY" if read_only else "BEGIN"
+        return "START TRANSACTION READ ONLY" if read_only else "START TRANSACTION"
+
+    async def pool_for(self, *, reads: bool) -> Pool:
+        """The pool of this event loop for statements that only read, or for others."""
+        lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
+        return lane.readers if reads else lane.writers
+
+    def pools(self) -> list[Pool]:
+        """The pools of every event loop."""
+        return [pool for lane in self._lanes.values() for pool in lane.pools()]
+
+    async def _lane(self) -> Lane:
+        """The pools of this event loop, made by the first that asks for them."""
+        loop = asyncio.get_running_loop()
+        lock = self._opening.get(loop)
+        if lock is None:
+            lock = self._opening[loop] = asyncio.Lock()
+        async with lock:
+            lane = self._lanes.get(loop)
+            if lane is None:
+                lane = await self._make_lane(loop)
+                self._lanes[loop] = lane
+                opened.add(self)
+            return lane
+
+    async def _make_lane(self, loop: asyncio.AbstractEventLoop) -> Lane:
+        settings = self._pool_settings
+        if self._target.kind != "sqlite":
+            pool = Pool(self._driver, settings, name=self.alias)
+            await pool.open()
+            self.kind = self._driver.kind
+            return Lane(loop, pool, pool)
+        one = msgspec.structs.replace(settings, max_size=1, min_size=1, max_age=None, max_idle=None)
+        writers = Pool(self._driver, one, name=self.alias)
+        await writers.open()
+        if self._target.database == MEMORY:
+            return Lane(loop, writers, writers)
+        readers = Pool(self._reading_driver, settings, name=f"{self.alias} (readers)")
+        try:
+            await readers.open()
+        except BaseException:
+            await writers.close()
+            raise
+        return Lane(loop, writers, readers)
+
+    def _statement(self, statement: str | ClauseElement, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+        if isinstance(statement, str):
+            return statement, parameters
+        if parameters:
+            raise QueryError("a statement of SQLAlchemy Core holds its parameters itself; give none beside it")
+        compiled = compile_statement(statement, self.kind)
+        return compiled.sql, compiled.parameters()
+
+
+def reads_only(sql: str) -> bool:
+    """Whether a statement begins like one that reads. One that writes after all is refused by a reading connection."""
+    return sql.lstrip(" \t\r\n(").partition(" ")[0].lower() in READING
+
+
+def database_for(model: type[Model], using: str | Database | None = None) -> Database:
+    """The database that serves a model: the one that is named, that of the model, or the default.
+
+    Raises:
+        NoDatabase: there is none.
+    """
+    if isinstance(using, Database):
+        return using
+    return find_database(using or model._meta.database)
+
+
+def find_database(alias: str | None = None) -> Database:
+    """A database by alias; without one the `default`, or the only one.
+
+    The databases of the `async with` blocks around the caller go first, then those of the ambient application, then those
+    that are open in this process.
+
+    Raises:
+        NoDatabase: there is none of that alias, or several and none is the default.
+    """
+    name = alias or "default"
+    around = scoped.get({})
+    if name in around:
+        return around[name]
+    if alias is None and len(around) == 1:
+        return next(iter(around.values()))
+    found = _of_application(alias)
+    if found is not None:
+        return found
+    there = [database for database in opened if alias is None or database.alias == alias]
+    preferred = [database for database in there if database.alias == name]
+    if len(there) == 1 or len(preferred) == 1:
+        return (preferred or there)[0]
+    known = ", ".join(sorted({*around, *(database.alias for database in opened)})) or "none"
+    raise NoDatabase(
+        f"no database {alias!r} is open (open are: {known})" if alias else
+        f"there is no database to ask (open are: {known}); add [storage.default] to the settings and run inside of the "
+        "application, or write `async with Database(url)`, or say which with using(...)"
+    )  # fmt: skip
+
+
+def _of_application(alias: str | None) -> Database | None:
+    try:
+        storages = current_app().storage
+    except NoApplicationError:
+        return None
+    databases = {name: storage for name, storage in storages.items() if isinstance(storage, Database)}
+    if alias is None and len(databases) == 1:
+        return next(iter(databases.values()))
+    return databases.get(alias or "default")
+
+
+def _pool_settings(target: Target, given: Mapping[str, Any]) -> PoolSettings:
+    from_url = {name: value for name, value in target.query.items() if name in POOL_OPTIONS}
+    try:
+        return msgspec.convert({**from_url, **given}, PoolSettings, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigurationError(f"{target.redacted}: {error}") from None
+
+
+def _drivers(target: Target, options: Mapping[str, Any]) -> tuple[Driver, Driver]:
+    """The driver, and the one of connections that only read."""
+    if target.kind == "postgresql":
+        from covet_orm.drivers.postgresql import PostgreSQLDriver
+
+        made: Driver = PostgreSQLDriver(target, driver_options(target, options))  # type: ignore[arg-type]
+        return made, made
+    if target.kind == "mysql":
+        from covet_orm.drivers.mysql import MySQLDriver
+
+        made = MySQLDriver(target, driver_options(target, options))  # type: ignore[arg-type]
+        return made, made
+    from covet_orm.drivers.sqlite import SQLiteDriver
+
+    functions = (*SQLITE_FUNCTIONS, *options.get("create_functions", ()))
+    writing = driver_options(target, {**options, "create_functions": functions})
+    reading = msgspec.structs.replace(writing, read_only=True)
+    return SQLiteDriver(target, writing), SQLiteDriver(target, reading)  # type: ignore[arg-type]
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+SQLITE_FUNCTIONS = (SQLFunction("covet_lower", 1, _lower),)
+"""What the lookups need and SQLite does not have."""

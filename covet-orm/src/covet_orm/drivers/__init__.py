@@ -1,0 +1,1 @@
+"""The drivers: asyncpg, aiomysql and aiosqlite behind one small protocol."""

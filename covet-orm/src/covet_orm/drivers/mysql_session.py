@@ -1,0 +1,120 @@
+"""The session of aiomysql, closer to the protocol than its cursors are, and stricter.
+
+Its cursors ask for the server's warnings after each statement that has some, and escape the values of parameters by
+rules of their own; neither is wanted here. The connection has no public way to run a statement without a cursor, so
+that this class derives from it; `covet-orm[mysql]` names the versions that it was written for.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+from typing import Any
+
+import aiomysql
+from pymysql.constants import CLIENT, COMMAND, CR, ER, SERVER_STATUS
+from pymysql.err import InterfaceError, OperationalError
+
+from covet_orm.drivers.protocol import Row
+
+__all__ = ["Session"]
+
+
+class Session(aiomysql.Connection):  # type: ignore[misc]
+    """A connection of aiomysql.
+
+    Args:
+        require_tls: refuse a server that offers none, before anything secret is sent.
+        arguments: those of `aiomysql.Connection`.
+    """
+
+    def __init__(self, *, require_tls: bool, **arguments: Any) -> None:
+        super().__init__(local_infile=False, autocommit=None, **arguments)
+        self.client_flag |= CLIENT.FOUND_ROWS
+        self.client_flag &= ~(CLIENT.MULTI_STATEMENTS | CLIENT.LOCAL_FILES)
+        self.require_tls = require_tls
+
+    async def enter(self) -> None:
+        """Connect and log in."""
+        await self._connect()
+
+    async def leave(self) -> None:
+        """Say goodbye, and wait until the connection is closed."""
+        writer = self._writer
+        if writer is not None:
+            await self.ensure_closed()
+            await writer.wait_closed()
+
+    def cut(self) -> None:
+        """Close the connection without a word. Idempotent."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self.close()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether either side has closed the connection."""
+        reader = self._reader
+        return self._writer is None or reader.eof_received or reader.exception() is not None
+
+    @property
+    def backslash_escapes(self) -> bool:
+        """Whether a backslash in a literal is an escape character, by the last status that the server sent."""
+        return not self.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES
+
+    async def run(self, statement: bytes) -> Any:
+        """Run a statement; its result, read to the end."""
+        if self.is_gone:
+            raise InterfaceError("the connection is closed")
+        await self._execute_command(COMMAND.COM_QUERY, statement)
+        await self._read_query_result()
+        result = self._result
+        while self._result is not None and self._result.has_next:
+            await self._read_query_result()
+        return result
+
+    async def open(self, statement: bytes) -> Any:
+        """Run a statement; its result, of which no row was read."""
+        if self.is_gone:
+            raise InterfaceError("the connection is closed")
+        await self._execute_command(COMMAND.COM_QUERY, statement)
+        await self._read_query_result(unbuffered=True)
+        return self._result
+
+    async def read_rows(self, result: Any, size: int) -> list[Row]:
+        """The next rows of an open result, at most `size`; fewer, and the result is read to its end."""
+        rows: list[Row] = []
+        while len(rows) < size:
+            row = await result._read_rowdata_packet_unbuffered()
+            if row is None:
+                break
+            rows.append(row)
+        return rows
+
+    async def drain(self, result: Any, seconds: float = inf) -> None:
+        """Read an open result to its end, which may be that somebody ended the statement, or for some seconds."""
+        deadline = monotonic() + seconds
+        try:
+            while result.unbuffered_active and monotonic() < deadline:
+                packet = await self._read_packet()
+                if result._check_packet_is_eof(packet):
+                    result.unbuffered_active = False
+                    result.connection = None
+        except OperationalError as error:
+            if error.args[0] != ER.QUERY_INTERRUPTED:
+                raise
+
+    async def _request_authentication(self) -> None:
+        """aiomysql goes on without TLS when the server, or somebody between, says that there is none."""
+        if self.require_tls and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS, and `tls` asks for it")
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+        """A server, or somebody in its place, may ask for the password as it is; over plain TCP it gets none."""
+        if plugin_name in (b"mysql_clear_password", b"mysql_old_password") and not self._secure:
+            raise OperationalError(
+                CR.CR_AUTH_PLUGIN_CANNOT_LOAD,
+                "the server asks for the password in clear text, which `tls` does not protect",
+            )
+        return await super()._process_auth(plugin_name, auth_packet)

@@ -1,0 +1,374 @@
+"""PostgreSQL through asyncpg.
+
+Placeholders are `$1`, `$2`, ... What asyncpg takes and gives: int, float, bool, str, bytes, `Decimal` (numeric),
+`UUID`, `date`, `time`, `datetime` (aware, in UTC, for timestamptz; naive for timestamp), `timedelta` (interval),
+`ipaddress` objects (inet, cidr), lists (arrays), `asyncpg.Range`; json and jsonb are text both ways, for whoever encodes
+it. Every session has the time zone UTC.
+
+A cancelled statement leaves its connection busy for good: the server is asked to cancel it, and whether that request
+arrives before or after its end cannot be known. `close` waits for the answer and then ends the session, so that the
+server does not go on with it; `terminate` does not.
+
+Behind a PgBouncer in transaction mode, whose versions before 1.21 know no prepared statements, `pgbouncer=true` is
+needed: statements have no name and stay in no cache, what a statement takes is asked for anew each time and within the
+same exchange (the server connection is kept for it, as nothing in it says that it ended), streams are SQL cursors,
+and of the session's settings only those are made that PgBouncer keeps for each client: application_name and TimeZone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from anyio import move_on_after
+from msgspec import structs
+
+from covet.exceptions import ConfigurationError
+from covet_orm.drivers.errors import interrupted, not_in_use_twice
+from covet_orm.drivers.options import PostgreSQLOptions
+from covet_orm.drivers.protocol import Connection, Inserted, Row, Rows, SessionState
+from covet_orm.drivers.tls import tls_context
+from covet_orm.exceptions import ConnectionLost, DatabaseError, DatabaseUnavailable, ProgrammingError
+from covet_orm.urls import Host, Target
+
+try:
+    import asyncpg
+except ImportError as error:
+    raise ConfigurationError(
+        "a PostgreSQL database needs the driver asyncpg; type: pip install 'covet-orm[postgresql]'"
+    ) from error
+
+from covet_orm.drivers.errors_postgresql import translate, translate_connect
+
+__all__ = ["PostgreSQLConnection", "PostgreSQLDriver"]
+
+logger = logging.getLogger("covet.orm")
+CLOSE_SECONDS = 5.0
+PING = "SELECT 1"
+numbers = itertools.count(1)
+cursors = itertools.count(1)
+
+REST, FAILED, BUSY, BROKEN = range(4)
+"""What the last statement left. asyncpg tells whether the session is in a transaction, and not whether that has failed;
+it has when the server refused a statement inside of it, until one succeeds, which can only be a rollback."""
+
+
+class PostgreSQLConnection:
+    """A connection of `PostgreSQLDriver`. See `covet_orm.drivers.protocol.Connection`.
+
+    Attributes:
+        number: counts the connections of this process.
+        server_id: the process id of its backend; behind PgBouncer, a number that PgBouncer made up.
+        raw: the connection of asyncpg, for what only PostgreSQL has: COPY, LISTEN.
+    """
+
+    __slots__ = ("_fetch", "_pgbouncer", "_phase", "number", "raw", "server_id")
+
+    def __init__(self, raw: Any, *, pgbouncer: bool = False) -> None:
+        self.raw = raw
+        self.number = next(numbers)
+        self.server_id: int | None = raw.get_server_pid()
+        self._fetch = raw.fetch
+        self._phase = REST
+        self._pgbouncer = pgbouncer
+
+    @property
+    def state(self) -> SessionState:
+        """What the session is in."""
+        if self.raw.is_closed():
+            return SessionState.CLOSED
+        if self._phase >= BUSY:
+            return SessionState.BUSY
+        if not self.raw.is_in_transaction():
+            return SessionState.IDLE
+        return SessionState.FAILED if self._phase == FAILED else SessionState.TRANSACTION
+
+    @property
+    def in_recovery(self) -> bool | None:
+        """Whether the server is a replica now, as it told last, unasked; None behind PgBouncer."""
+        told: str | None = getattr(self.raw.get_settings(), "in_hot_standby", None)
+        return None if told is None else told == "on"
+
+    async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement; all its rows, as `asyncpg.Record`."""
+        phase = self._phase
+        if phase >= BUSY:
+            raise self._refused(sql)
+        self._phase = BUSY
+        try:
+            rows: list[Row] = await self._fetch(sql, *params)
+        except BaseException as error:
+            raise await self._failure(phase, error, sql, params) from error
+        self._phase = REST
+        return rows
+
+    async def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """Run a statement; all its rows and the names of their columns."""
+        phase = self._begin(sql)
+        try:
+            rows: list[Any]
+            if self._pgbouncer:
+                statement = await self.raw.prepare(sql, name="")
+                rows = await statement.fetch(*params)
+            else:
+                rows = await self._fetch(sql, *params)
+                statement = None if rows else await self.raw.prepare(sql)
+            columns = rows[0].keys() if statement is None else (told.name for told in statement.get_attributes())
+        except BaseException as error:
+            raise await self._failure(phase, error, sql, params) from error
+        self._phase = REST
+        return Rows(tuple(columns), rows)
+
+    async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement; how many rows it changed, by its command tag."""
+        phase = self._begin(sql)
+        try:
+            tag: str = await self.raw.execute(sql, *params)
+        except BaseException as error:
+            raise await self._failure(phase, error, sql, params) from error
+        self._phase = REST
+        command, _, count = tag.rpartition(" ")
+        return int(count) if command and count.isdigit() and not command.startswith(("SELECT", "FETCH", "MOVE")) else 0
+
+    async def insert(self, sql: str, params: Sequence[Any] = ()) -> Inserted:
+        """Run an INSERT; PostgreSQL tells keys through RETURNING alone."""
+        return Inserted(await self.execute(sql, params), None)
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Run a statement for each row of parameters: all of them or none. -1, as the counts are not told."""
+        phase = self._begin(sql)
+        try:
+            await self.raw.executemany(sql, rows)
+        except BaseException as error:
+            raise await self._failure(phase, error, sql) from error
+        self._phase = REST
+        return -1
+
+    async def script(self, sql: str) -> None:
+        """Run statements without parameters; several of them are one transaction where none is open."""
+        phase = self._begin(sql)
+        try:
+            await self.raw.execute(sql)
+        except BaseException as error:
+            raise await self._failure(phase, error, sql) from error
+        self._phase = REST
+
+    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
+        """Run a SELECT; its rows in chunks, by a cursor of the server, in the transaction that the caller opened.
+
+        Other statements may run on the connection between two chunks.
+        """
+        name = f"covet_{next(cursors)}"
+        cursor: Any = None
+        phase = self._begin(sql)
+        try:
+            if self._pgbouncer:
+                await self.raw.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", *params)
+            else:
+                cursor = await self.raw.cursor(sql, *params)
+        except BaseException as error:
+            raise await self._failure(phase, error, sql, params) from error
+        self._phase = REST
+        try:
+            while True:
+                phase = self._begin(sql)
+                try:
+                    rows: list[Row]
+                    if cursor is None:
+                        rows = await self._fetch(f"FETCH FORWARD {size:d} FROM {name}")
+                    else:
+                        rows = await cursor.fetch(size)
+                except BaseException as error:
+                    raise await self._failure(phase, error, sql, params) from error
+                self._phase = REST
+                if rows:
+                    yield rows
+                if len(rows) < size:
+                    break
+        finally:
+            await self._close_cursor(cursor, name)
+
+    async def close(self) -> None:
+        """End the session, after asking the server to cancel what is still under way."""
+        try:
+            await self.raw.close(timeout=CLOSE_SECONDS)
+        except asyncio.CancelledError:
+            self.terminate()
+            raise
+        except Exception as error:  # noqa: BLE001 - the connection is cut, whatever it was
+            logger.debug("connection %d did not close in good order and was cut: %s", self.number, type(error).__name__)
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Cut the connection; the server goes on with what is under way."""
+        self.raw.terminate()
+
+    def _begin(self, sql: str) -> int:
+        """Mark the connection as busy; what it was in."""
+        phase = self._phase
+        if phase >= BUSY:
+            raise self._refused(sql)
+        self._phase = BUSY
+        return phase
+
+    def _refused(self, sql: str) -> DatabaseError:
+        """The error about a connection that is not at rest; nothing is sent."""
+        return interrupted(sql) if self._phase == BROKEN else ProgrammingError(not_in_use_twice(), statement=sql)
+
+    async def _failure(self, phase: int, error: BaseException, sql: str, params: Sequence[Any] = ()) -> Exception:
+        """Note what a failed statement left; what its error is here. What is none of a database is raised as it is."""
+        if not isinstance(error, Exception):
+            self._phase = BROKEN
+            raise error
+        if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
+            self._phase = FAILED if not self.raw.is_closed() and self.raw.is_in_transaction() else REST
+        elif isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError)):
+            self._phase = phase
+            await self._settle()
+        else:
+            # asyncpg has cancelled the statement (TimeoutError), or lost track of the protocol.
+            self._phase = BROKEN
+        translated = translate(error, sql, params)
+        if translated is None:
+            raise error
+        return translated
+
+    async def _settle(self) -> None:
+        """Make the server end what the driver itself refused to go on with.
+
+        asyncpg asks the server what a new statement takes without ending that exchange. When the parameters do not fit,
+        the server still waits for them, inside of a transaction of its own that holds locks on the statement's tables.
+        """
+        if self.state is SessionState.IDLE:
+            self._phase = BROKEN
+            try:
+                await self.raw.execute(PING)
+            except Exception as error:  # noqa: BLE001 - the connection stays broken, whatever it was
+                logger.debug("connection %d is not used again: %s", self.number, type(error).__name__)
+            else:
+                self._phase = REST
+
+    async def _close_cursor(self, cursor: Any, name: str) -> None:
+        """Close a cursor, so that the server holds neither its rows nor its snapshot any longer."""
+        if self.state is not SessionState.TRANSACTION:
+            return
+        with move_on_after(CLOSE_SECONDS, shield=True):
+            sql = f"CLOSE {name}"
+            phase = self._begin(sql)
+            try:
+                if cursor is None:
+                    await self.raw.execute(sql)
+                else:
+                    # A portal of the protocol has a name that no SQL knows, and asyncpg closes none in public.
+                    await cursor._close_portal(CLOSE_SECONDS)
+            except BaseException as error:
+                failure = await self._failure(phase, error, sql)
+                logger.debug("connection %d: its cursor was not closed: %s", self.number, failure)
+            else:
+                self._phase = REST
+
+
+class PostgreSQLDriver:
+    """Makes connections to PostgreSQL.
+
+    Args:
+        target: where the database is. Several hosts are tried in their order, each for `connect_timeout`.
+        options: the settings of the session.
+
+    Raises:
+        ConfigurationError: the files for TLS cannot be used.
+
+    Attributes:
+        kind: `postgresql`.
+    """
+
+    def __init__(self, target: Target, options: PostgreSQLOptions | None = None) -> None:
+        self.kind = "postgresql"
+        self.target = target
+        self.options = options or PostgreSQLOptions()
+        self._arguments = _arguments(target, self.options)
+
+    async def connect(self) -> PostgreSQLConnection:
+        """A new connection to the first host that has one.
+
+        Raises:
+            DatabaseUnavailable: no host gave one.
+        """
+        wanted = self.options.target_session_attrs
+        refusals: list[tuple[Host, Exception]] = []
+        for attribute in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
+            for host in self.target.hosts:
+                try:
+                    raw = await asyncpg.connect(
+                        host=host.name,
+                        port=host.port,
+                        target_session_attrs=SessionAttribute(attribute),
+                        **self._arguments,
+                    )
+                except Exception as error:  # noqa: BLE001 - raised when the last host has refused
+                    refusals.append((host, error))
+                else:
+                    return PostgreSQLConnection(raw, pgbouncer=self.options.pgbouncer)
+        raise self._unavailable(refusals)
+
+    async def ping(self, connection: Connection) -> None:
+        """Return when the connection still works.
+
+        Raises:
+            ConnectionLost: it does not.
+        """
+        try:
+            await connection.script(PING)
+        except DatabaseError as error:
+            if isinstance(error, ConnectionLost):
+                raise
+            raise ConnectionLost(f"the connection does not answer: {error}", code=error.code) from error
+
+    def _unavailable(self, refusals: list[tuple[Host, Exception]]) -> Exception:
+        """One error for what the hosts said; the first of them is its cause."""
+        seconds = self.options.connect_timeout
+        errors: list[DatabaseUnavailable] = []
+        for host, error in refusals:
+            translated = translate_connect(error, structs.replace(self.target, hosts=(host,)), seconds)
+            if translated is None:
+                return error
+            translated.__cause__ = error
+            errors.append(translated)
+        if len(errors) == 1:
+            return errors[0]
+        told = "; ".join(dict.fromkeys(map(str, errors)))
+        together = DatabaseUnavailable(told, code=errors[0].code)
+        together.__cause__ = errors[0]
+        return together
+
+
+def _arguments(target: Target, options: PostgreSQLOptions) -> dict[str, Any]:
+    """What asyncpg is asked for, besides the host."""
+    settings = {"application_name": options.application_name, "timezone": "UTC"}
+    for name, seconds in (
+        ("statement_timeout", 0.0 if options.pgbouncer else options.statement_timeout),
+        ("lock_timeout", options.lock_timeout),
+        ("idle_in_transaction_session_timeout", options.idle_in_transaction_timeout),
+    ):
+        if seconds:
+            settings[name] = str(max(1, round(seconds * 1000)))
+    if options.read_only:
+        settings["default_transaction_read_only"] = "on"
+    settings.update(options.server_settings)
+    tls: Any = options.tls
+    if options.tls_ca or options.tls_certificate:
+        tls = tls_context(options)
+    return {
+        "user": target.user or None,
+        "password": target.password,
+        "database": target.database or None,
+        "timeout": options.connect_timeout,
+        "ssl": tls,
+        "server_settings": settings,
+        "statement_cache_size": 0 if options.pgbouncer else options.statement_cache_size,
+        "max_cached_statement_lifetime": 0,
+        "command_timeout": (options.statement_timeout or None) if options.pgbouncer else None,
+    }

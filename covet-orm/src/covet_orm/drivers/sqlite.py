@@ -1,0 +1,434 @@
+"""SQLite through aiosqlite: a thread for each connection, one visit to it for each statement.
+
+Placeholders are `?`. SQLite takes and gives int (64 bits), float, str, bytes and None, and nothing else; NaN, which it
+would turn into NULL, is refused. Transactions are the caller's: nothing is begun by itself.
+
+A cancelled statement is interrupted; the call ends when it has, and the connection is at rest. Where that takes longer
+than a second, such as in a function written in Python, the connection is busy for good. An interrupted write takes its
+transaction with it, as the state then tells (https://sqlite.org/c3ref/interrupt.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from anyio import CancelScope, fail_after, move_on_after
+
+from covet.exceptions import ConfigurationError
+from covet_orm.drivers.errors import interrupted, not_in_use_twice, unavailable
+from covet_orm.drivers.errors_sqlite import NotANumberError, StatementEndedError, translate
+from covet_orm.drivers.options import SQLiteOptions
+from covet_orm.drivers.protocol import Connection, Inserted, Row, Rows, SessionState
+from covet_orm.exceptions import ConnectionLost, DatabaseError, ProgrammingError, StatementTimeout
+from covet_orm.urls import MEMORY, Target
+
+try:
+    import aiosqlite
+except ImportError as error:
+    raise ConfigurationError("an SQLite database needs aiosqlite; type: pip install 'covet-orm[sqlite]'") from error
+
+__all__ = ["SQLiteConnection", "SQLiteDriver"]
+
+T = TypeVar("T")
+logger = logging.getLogger("covet.orm")
+CLOSE_SECONDS = 5.0
+INTERRUPT_SECONDS = 1.0
+INTERRUPT_AGAIN_SECONDS = 0.02
+CACHED_STATEMENTS = 500
+BUSY_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.05)
+numbers = itertools.count(1)
+
+REST, BUSY, BROKEN = range(3)
+
+
+class SQLiteConnection:
+    """A connection of `SQLiteDriver`. See `covet_orm.drivers.protocol.Connection`.
+
+    Attributes:
+        number: counts the connections of this process.
+        server_id: None.
+        raw: the connection of aiosqlite.
+    """
+
+    __slots__ = ("_busy_timeout", "_db", "_expired", "_phase", "_stop", "_timeout", "number", "raw", "server_id")
+
+    def __init__(self, raw: aiosqlite.Connection, db: sqlite3.Connection, options: SQLiteOptions) -> None:
+        self.raw = raw
+        self.number = next(numbers)
+        self.server_id: int | None = None
+        self._db = db
+        self._phase = REST
+        self._stop = threading.Event()
+        self._timeout = options.statement_timeout
+        self._busy_timeout = options.busy_timeout
+        self._expired = False
+
+    @property
+    def state(self) -> SessionState:
+        """What the session is in."""
+        if self._phase != REST:
+            return SessionState.BUSY
+        try:
+            return SessionState.TRANSACTION if self._db.in_transaction else SessionState.IDLE
+        except sqlite3.ProgrammingError:
+            return SessionState.CLOSED
+
+    async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement; all its rows, as tuples."""
+        return await self._run(sql, self._fetch, sql, params)
+
+    async def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """Run a statement; all its rows and the names of their columns."""
+        return await self._run(sql, self._query, sql, params)
+
+    async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement; how many rows it changed."""
+        return (await self._run(sql, self._execute, sql, params)).changed
+
+    async def insert(self, sql: str, params: Sequence[Any] = ()) -> Inserted:
+        """Run an INSERT; with the row id of the last row, if it inserted one."""
+        return await self._run(sql, self._execute, sql, params)
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Run a statement for each row of parameters: all of them or none."""
+        return await self._run(sql, self._execute_many, sql, rows)
+
+    async def script(self, sql: str) -> None:
+        """Run statements without parameters, one after the other; those before a wrong one stay done."""
+        await self._run(sql, self._script, sql)
+
+    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
+        """Run a SELECT; its rows in chunks. Other statements may run on the connection between two chunks."""
+        cursor = await self._run(sql, self._step, sql, params)
+        try:
+            while True:
+                rows: list[Row] = await self._run(sql, cursor.fetchmany, size)
+                if rows:
+                    yield rows
+                if len(rows) < size:
+                    break
+        finally:
+            if self._phase == REST:
+                with CancelScope(shield=True):
+                    await self._run(sql, cursor.close)
+
+    async def close(self) -> None:
+        """Close the file, after interrupting what is still under way; the thread ends."""
+        if self._phase != REST:
+            self._db.interrupt()
+        try:
+            with fail_after(CLOSE_SECONDS):
+                await self.raw.close()
+        except asyncio.CancelledError:
+            self.terminate()
+            raise
+        except Exception as error:  # noqa: BLE001 - the connection is cut, whatever it was
+            logger.debug("connection %d did not close in good order and was cut: %s", self.number, type(error).__name__)
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Close the file as soon as what is under way was interrupted; the thread ends by itself."""
+        self._phase = BROKEN
+        self._stop.set()
+        try:
+            self._db.interrupt()
+        except sqlite3.ProgrammingError:
+            return
+        # From a thread without an event loop: the worker would tell this loop about its end, when it may be closed.
+        stopper = threading.Thread(target=self.raw.stop, name="covet-sqlite-stop")
+        stopper.start()
+        stopper.join()
+
+    async def _run(self, sql: str, function: Callable[..., T], *args: Any) -> T:
+        """Call a function in the connection's thread."""
+        if self._phase != REST:
+            raise interrupted(sql) if self._phase == BROKEN else ProgrammingError(not_in_use_twice(), statement=sql)
+        self._phase = BUSY
+        timer = None
+        if self._timeout:
+            timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
+        try:
+            result = await self._visit(function, *args)
+        except BaseException as error:
+            raise await self._failure(error, sql) from error
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._phase = REST
+        return result
+
+    def _visit(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """Have a function called in the thread. In public, aiosqlite has no way to do several things in one visit."""
+        visit: Awaitable[T] = self.raw._execute(function, *args)  # type: ignore[no-untyped-call]
+        return visit
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._stop.set()
+        self._db.interrupt()
+
+    async def _failure(self, error: BaseException, sql: str) -> Exception:
+        """Note what a failed statement left; what its error is here. What is none of a database is raised as it is."""
+        if not isinstance(error, Exception):
+            await self._interrupt()
+            raise error
+        self._phase = REST
+        translated = translate(error, sql)
+        if self._expired:
+            self._expired = False
+            self._stop.clear()
+            if isinstance(translated, StatementTimeout):
+                translated = StatementTimeout(
+                    f"the statement took longer than statement_timeout ({self._timeout:g} seconds) and was interrupted",
+                    code=translated.code,
+                    statement=sql,
+                )
+        if translated is None:
+            raise error
+        return translated
+
+    async def _interrupt(self) -> None:
+        """Interrupt the statement under way and wait for its end; it may have ended, or not yet begun."""
+        self._phase = BROKEN
+        self._stop.set()
+        with move_on_after(INTERRUPT_SECONDS, shield=True), _interrupting(self._db):
+            await self._visit(bool)  # the thread comes to it after the statement
+            self._phase = REST
+            self._stop.clear()
+
+    def _step(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """In the thread: begin a statement, and wait for the lock that it needs.
+
+        SQLite could wait by itself, but then neither a cancelled statement nor one out of time could be ended.
+        """
+        for value in params:
+            if value != value:
+                raise NotANumberError
+        deadline = 0.0
+        for delay in itertools.chain(BUSY_DELAYS, itertools.repeat(BUSY_DELAYS[-1])):
+            if self._stop.is_set():
+                raise StatementEndedError
+            try:
+                return self._db.execute(sql, params)
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                deadline = deadline or now + self._busy_timeout
+                if not _is_busy(error) or now >= deadline:
+                    raise
+            self._stop.wait(min(delay, deadline - now))
+        raise AssertionError("unreachable: the delays have no end")
+
+    def _fetch(self, sql: str, params: Sequence[Any]) -> list[Row]:
+        return self._step(sql, params).fetchall()
+
+    def _query(self, sql: str, params: Sequence[Any]) -> Rows:
+        cursor = self._step(sql, params)
+        columns = tuple(column[0] for column in cursor.description or ())
+        return Rows(columns, cursor.fetchall())
+
+    def _execute(self, sql: str, params: Sequence[Any]) -> Inserted:
+        cursor = self._step(sql, params)
+        if cursor.description is not None:
+            cursor.fetchall()
+        changed = cursor.rowcount
+        return Inserted(changed, cursor.lastrowid) if changed > 0 else Inserted(0, None)
+
+    def _execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        own = not self._db.in_transaction
+        if own:
+            self._step("BEGIN IMMEDIATE")
+        try:
+            changed = self._db.executemany(sql, map(_holdable, rows)).rowcount
+            if own:
+                self._step("COMMIT")
+        except BaseException:
+            if own and self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return max(changed, 0)
+
+    def _script(self, sql: str) -> None:
+        for statement in _statements(sql):
+            self._step(statement).close()
+
+
+class SQLiteDriver:
+    """Opens an SQLite database.
+
+    A database in memory lives and dies with its connection, so that a pool of one connection is what it needs.
+
+    Args:
+        target: where the database is.
+        options: the settings of the connections.
+
+    Attributes:
+        kind: `sqlite`.
+    """
+
+    def __init__(self, target: Target, options: SQLiteOptions | None = None) -> None:
+        self.kind = "sqlite"
+        self.target = target
+        self.options = options or SQLiteOptions()
+
+    async def connect(self) -> SQLiteConnection:
+        """A new connection; the file is made when it is not there.
+
+        Raises:
+            DatabaseUnavailable: it cannot be opened, or is no database.
+        """
+        opening = _Opening(self.target.database, self.options)
+        raw = aiosqlite.Connection(opening, iter_chunk_size=1000)
+        try:
+            with fail_after(self.options.connect_timeout):
+                await raw
+        except BaseException as error:
+            opening.abandon()
+            if isinstance(error, TimeoutError):
+                seconds = self.options.connect_timeout
+                raise unavailable(self.target, f"not opened in {seconds:g} seconds (connect_timeout)") from error
+            translated = translate(error, "")
+            if translated is None:
+                raise
+            raise unavailable(self.target, str(translated), code=translated.code) from error
+        return SQLiteConnection(raw, opening.opened(), self.options)
+
+    async def ping(self, connection: Connection) -> None:
+        """Return when the connection still works.
+
+        Raises:
+            ConnectionLost: it does not.
+        """
+        try:
+            await connection.fetch("SELECT 1")
+        except DatabaseError as error:
+            if isinstance(error, ConnectionLost):
+                raise
+            raise ConnectionLost(f"the connection does not work: {error}", code=error.code) from error
+
+
+class _Opening:
+    """Opens a database in the connection's thread, and closes it when nobody waits for it any longer."""
+
+    def __init__(self, database: str, options: SQLiteOptions) -> None:
+        self.database = database
+        self.options = options
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._abandoned = False
+
+    def __call__(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.database,
+            timeout=0.0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=CACHED_STATEMENTS,
+        )
+        try:
+            _configure(db, self.options, memory=self.database == MEMORY)
+        except BaseException:
+            db.close()
+            raise
+        with self._lock:
+            if self._abandoned:
+                db.close()
+            else:
+                self._db = db
+        return db
+
+    def opened(self) -> sqlite3.Connection:
+        assert self._db is not None  # aiosqlite has returned
+        return self._db
+
+    def abandon(self) -> None:
+        """Close the database, now or when it is opened."""
+        with self._lock:
+            self._abandoned = True
+            if self._db is not None:
+                self._db.close()
+
+
+def _configure(db: sqlite3.Connection, options: SQLiteOptions, *, memory: bool) -> None:
+    """Make the session's settings (https://sqlite.org/pragma.html)."""
+    for function in options.create_functions:
+        db.create_function(function.name, function.arguments, function.function, deterministic=function.deterministic)
+    for name, value in (
+        ("foreign_keys", int(options.foreign_keys)),
+        ("synchronous", options.synchronous),
+        ("cache_size", -options.cache_size),
+    ):
+        db.execute(f"PRAGMA {name} = {value}")
+    if not memory and not options.read_only:
+        _set_journal_mode(db, options)
+    db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    if options.read_only:
+        db.execute("PRAGMA query_only = 1")
+
+
+def _set_journal_mode(db: sqlite3.Connection, options: SQLiteOptions) -> None:
+    """Set the journal mode, which is the file's own, unless it is that already: changing it needs the file for itself,
+    and where another connection changes it as well SQLite does not wait."""
+    deadline = time.monotonic() + options.busy_timeout
+    while True:
+        try:
+            (mode,) = db.execute("PRAGMA journal_mode").fetchone()
+            if mode != options.journal_mode:
+                db.execute(f"PRAGMA journal_mode = {options.journal_mode}").fetchall()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """The statements of a script. `sqlite3.complete_statement` knows where a `;` ends none: texts, comments, triggers."""
+    begin = 0
+    end = sql.find(";")
+    while end != -1:
+        if sqlite3.complete_statement(sql[begin : end + 1]):
+            yield sql[begin : end + 1]
+            begin = end + 1
+        end = sql.find(";", end + 1)
+    if sql[begin:].strip():
+        yield sql[begin:]
+
+
+def _holdable(row: Sequence[Any]) -> Sequence[Any]:
+    """A row without NaN."""
+    for value in row:
+        if value != value:
+            raise NotANumberError
+    return row
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Whether the same statement can succeed later: a lock is in its way, not what its transaction has read before."""
+    code = error.sqlite_errorcode
+    return code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
+
+
+@contextmanager
+def _interrupting(db: sqlite3.Connection) -> Iterator[None]:
+    """Interrupt what runs, again and again: it may be about to begin, which an interruption does not reach."""
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.Handle] = []
+
+    def interrupt() -> None:
+        db.interrupt()
+        timers[:] = [loop.call_later(INTERRUPT_AGAIN_SECONDS, interrupt)]
+
+    interrupt()
+    try:
+        yield
+    finally:
+        timers[0].cancel()

@@ -1,0 +1,267 @@
+"""Expressions: what stands in a query where SQL has an expression.
+
+An expression knows two things about itself. Its *shape* is what its SQL depends on, without the values; two expressions
+of one shape have the same SQL, which is compiled once. Its values become parameters. `shape` and `build` visit the
+parts of an expression in the same order, so that the n-th value that `shape` gives belongs to the n-th parameter that
+`build` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from sqlalchemy import ColumnElement
+
+from covet_orm.exceptions import QueryError
+
+if TYPE_CHECKING:
+    from covet_orm.expressions.conditions import Condition
+    from covet_orm.fields.base import Field
+    from covet_orm.queries.scope import Scope
+
+__all__ = ["Add", "Arithmetic", "Expression", "Ordering", "Value", "as_expression"]
+
+T = TypeVar("T")
+
+Add = Callable[[Any], None]
+"""Appends to the shape, or to the values."""
+
+
+class Expression(Generic[T]):
+    """The base of all expressions; `T` is the type of its values in Python.
+
+    One that holds an aggregate makes the query group, one that holds a window function is computed after the rows are
+    chosen.
+    """
+
+    __slots__ = ()
+
+    def shape(self, key: Add, values: Add) -> None:
+        """Give what the SQL depends on to `key`, hashable, and the parameters to `values`."""
+        raise QueryError(f"{type(self).__name__} has no shape: override shape()")
+
+    def build(self, scope: Scope) -> ColumnElement[Any]:
+        """The SQL, as SQLAlchemy has it. Parameters come from `scope.parameter`, names from `scope.resolve`."""
+        raise QueryError(f"{type(self).__name__} has no SQL: override build()")
+
+    def output(self, scope: Scope) -> Field[Any]:
+        """The field whose type and conversions the result has."""
+        raise QueryError(f"{type(self).__name__} does not know its type: give it output_field=...")
+
+    def parts(self) -> Iterable[Expression[Any]]:
+        """The expressions in it."""
+        return ()
+
+    @property
+    def aggregates(self) -> bool:
+        """Whether an aggregate function is in it."""
+        return any(part.aggregates for part in self.parts())
+
+    @property
+    def windows(self) -> bool:
+        """Whether a window function is in it."""
+        return any(part.windows for part in self.parts())
+
+    def __add__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("+", self, other)
+
+    def __radd__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("+", other, self)
+
+    def __sub__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("-", self, other)
+
+    def __rsub__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("-", other, self)
+
+    def __mul__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("*", self, other)
+
+    def __rmul__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("*", other, self)
+
+    def __truediv__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("/", other, self)
+
+    def __mod__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("%", self, other)
+
+    def __rmod__(self, other: Any) -> Arithmetic[T]:
+        return Arithmetic("%", other, self)
+
+    def __neg__(self) -> Arithmetic[T]:
+        return Arithmetic("*", -1, self)
+
+    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
+        return self._compare("exact", other)
+
+    def __ne__(self, other: object) -> Condition:  # type: ignore[override]
+        return ~self._compare("exact", other)
+
+    def __lt__(self, other: T | Expression[Any]) -> Condition:
+        return self._compare("lt", other)
+
+    def __le__(self, other: T | Expression[Any]) -> Condition:
+        return self._compare("lte", other)
+
+    def __gt__(self, other: T | Expression[Any]) -> Condition:
+        return self._compare("gt", other)
+
+    def __ge__(self, other: T | Expression[Any]) -> Condition:
+        return self._compare("gte", other)
+
+    __hash__ = object.__hash__
+
+    def in_(self, values: Any) -> Condition:
+        """Whether it is one of values, or of what a queryset gives."""
+        return self._compare("in", values)
+
+    def is_null(self, null: bool = True) -> Condition:
+        """Whether it is NULL."""
+        return self._compare("isnull", null)
+
+    def lookup(self, name: str, value: Any) -> Condition:
+        """The condition that a lookup of that name makes: `User.name.lookup("icontains", "ad")`.
+
+        Raises:
+            FieldError: there is no such lookup.
+        """
+        return self._compare(name, value)
+
+    def asc(self, *, nulls: Literal["first", "last"] | None = None) -> Ordering:
+        """Order by it, the smallest first. Where NULL stands differs between databases, unless `nulls` says it."""
+        return Ordering(self, descending=False, nulls=nulls)
+
+    def desc(self, *, nulls: Literal["first", "last"] | None = None) -> Ordering:
+        """Order by it, the largest first. Where NULL stands differs between databases, unless `nulls` says it."""
+        return Ordering(self, descending=True, nulls=nulls)
+
+    def _compare(self, lookup: str, value: Any) -> Condition:
+        from covet_orm.expressions.conditions import Comparison
+        from covet_orm.queries.lookups import find_lookup
+
+        return Comparison(self, find_lookup(lookup), value)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self!r} is an expression, neither true nor false; combine conditions with & | ~ instead of and, or, not"
+        )
+
+
+class Ordering:
+    """An expression with a direction.
+
+    Attributes:
+        expression: what to order by.
+        descending: whether the largest comes first.
+        nulls: where NULL stands: `first`, `last`, or None for the database's own habit.
+    """
+
+    __slots__ = ("descending", "expression", "nulls")
+
+    def __init__(
+        self, expression: Expression[Any], *, descending: bool = False, nulls: Literal["first", "last"] | None = None
+    ) -> None:
+        self.expression = expression
+        self.descending = descending
+        self.nulls = nulls
+
+    def reversed(self) -> Ordering:
+        """The other way round, NULL included."""
+        nulls: Literal["first", "last"] | None = None
+        if self.nulls is not None:
+            nulls = "last" if self.nulls == "first" else "first"
+        return Ordering(self.expression, descending=not self.descending, nulls=nulls)
+
+    def shape(self, key: Add, values: Add) -> None:
+        """As of an expression."""
+        key(("order", self.descending, self.nulls))
+        self.expression.shape(key, values)
+
+    def build(self, scope: Scope) -> list[ColumnElement[Any]]:
+        """What stands behind ORDER BY: one element, or two where the database has no NULLS FIRST."""
+        element = self.expression.build(scope)
+        ordered = element.desc() if self.descending else element.asc()
+        if self.nulls is None:
+            return [ordered]
+        if scope.kind in ("mysql", "mariadb"):
+            is_null = element.is_(None)
+            return [is_null.desc() if self.nulls == "first" else is_null.asc(), ordered]
+        return [ordered.nulls_first() if self.nulls == "first" else ordered.nulls_last()]
+
+
+class Value(Expression[T]):
+    """A value as an expression: a parameter, never text in the SQL.
+
+    Args:
+        value: the value.
+        output_field: the field of its type; known by itself for the common types.
+    """
+
+    __slots__ = ("field", "value")
+
+    def __init__(self, value: T, output_field: Field[Any] | None = None) -> None:
+        self.value = value
+        self.field = output_field
+
+    def shape(self, key: Add, values: Add) -> None:
+        key(("value", self.field if self.field is not None else type(self.value)))
+        values(self.value)
+
+    def build(self, scope: Scope) -> ColumnElement[Any]:
+        return scope.parameter(self.output(scope))
+
+    def output(self, scope: Scope) -> Field[Any]:
+        if self.field is None:
+            from covet_orm.fields.inference import field_of
+
+            self.field = field_of(self.value)
+        return self.field
+
+    def __repr__(self) -> str:
+        return f"Value({self.value!r})"
+
+
+class Arithmetic(Expression[T]):
+    """Two expressions and an operator."""
+
+    __slots__ = ("left", "operator", "right")
+
+    def __init__(self, operator: str, left: Any, right: Any) -> None:
+        self.operator = operator
+        self.left = as_expression(left, right)
+        self.right = as_expression(right, left)
+
+    def parts(self) -> Iterable[Expression[Any]]:
+        return (self.left, self.right)
+
+    def shape(self, key: Add, values: Add) -> None:
+        key(self.operator)
+        self.left.shape(key, values)
+        self.right.shape(key, values)
+
+    def build(self, scope: Scope) -> ColumnElement[Any]:
+        left, right = self.left.build(scope), self.right.build(scope)
+        if self.operator == "+":
+            return left + right
+        if self.operator == "-":
+            return left - right
+        if self.operator == "*":
+            return left * right
+        return left / right if self.operator == "/" else left % right
+
+    def output(self, scope: Scope) -> Field[Any]:
+        side = self.right if isinstance(self.left, Value) and not isinstance(self.right, Value) else self.left
+        return side.output(scope)
+
+    def __repr__(self) -> str:
+        return f"({self.left!r} {self.operator} {self.right!r})"
+
+
+def as_expression(value: Any, beside: Any = None) -> Expression[Any]:
+    """A value as an expression: itself when it is one, else a parameter."""
+    return value if isinstance(value, Expression) else Value(value)

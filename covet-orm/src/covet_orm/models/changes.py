@@ -1,0 +1,59 @@
+"""What changed of an object since its row was read or written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from covet_orm.queries.sources import Source
+
+if TYPE_CHECKING:
+    from covet_orm.fields.base import Field
+
+__all__ = ["changed", "restore"]
+
+
+def changed(instance: Any) -> list[Field[Any]]:
+    """The fields whose values are not those of the row. Every field that has a value, for a new object.
+
+    The row is kept as the driver gave it, so that a value that was changed in place, such as a list in a JSON field,
+    is noticed as well.
+    """
+    if not instance.saved:
+        return [field for field in instance._meta.fields if field.attribute in _values(instance)]
+    source, row = instance._source, instance._row
+    found: list[Field[Any]] = []
+    for field, load, raw in zip(source.fields, source.loaders, row, strict=False):
+        try:
+            value = getattr(instance, field.attribute)
+        except AttributeError:
+            continue
+        if value is raw:
+            continue
+        before = raw if raw is None or load is None else load(raw)
+        if type(value) is not type(before) or value != before:
+            found.append(field)
+    read = {id(field) for field in source.fields}
+    # A deferred field that was given a value since.
+    values = _values(instance)
+    found += [field for field in instance._meta.fields if id(field) not in read and field.attribute in values]
+    return found
+
+
+def restore(instance: Any, values: dict[str, Any], *, saved: bool) -> None:
+    """Give an object that was made without its constructor its values, as when it is unpickled."""
+    for name, value in values.items():
+        setattr(instance, name, value)
+    if saved:
+        fields = [field for field in instance._meta.fields if field.attribute in values]
+        instance._row = tuple(values[field.attribute] for field in fields)
+        instance._source = Source(fields, [None] * len(fields), None)
+
+
+def _values(instance: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in instance._meta.fields:
+        try:
+            found[field.attribute] = object.__getattribute__(instance, field.attribute)
+        except AttributeError:
+            continue
+    return found

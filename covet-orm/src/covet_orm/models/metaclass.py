@@ -1,0 +1,165 @@
+"""The metaclass of models: an attribute of an instance is a slot, the same attribute of the class an expression.
+
+Python looks for data descriptors of the metaclass first when it reads an attribute of a class, and never when it reads
+one of an instance. So each model gets a metaclass of its own that answers `User.age` with an expression, while
+`user.age` costs what a slot costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from covet_orm.exceptions import ModelError, MultipleObjectsReturned, ObjectDoesNotExist
+from covet_orm.fields.base import Field
+from covet_orm.fields.numbers import BigAutoField
+from covet_orm.models.construction import constructor
+from covet_orm.models.options import Options
+from covet_orm.models.tables import build_table
+
+if TYPE_CHECKING:
+    from covet_orm.models.instances import Model
+
+__all__ = ["ModelMeta"]
+
+# What an instance has beside its fields.
+STATE = ("_row", "_source", "_related", "__weakref__")
+
+
+class ModelMeta(type):
+    """Makes a class a model: collects its fields, gives it slots, a constructor, options and a table."""
+
+    _meta: Options
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
+        parents = [base for base in bases if isinstance(base, ModelMeta)]
+        if not parents:
+            namespace["__slots__"] = STATE
+            return super().__new__(mcls, name, bases, namespace, **kwargs)
+        own = {key: value for key, value in namespace.items() if isinstance(value, Field)}
+        meta = namespace.pop("Meta", None)
+        for key in own:
+            del namespace[key]
+            if key.startswith("_") or key.endswith("_") or "__" in key or key == "pk":
+                raise ModelError(
+                    f"{name}.{key}: a field's name neither begins nor ends with an underscore, holds no two in a row "
+                    "(they separate the steps of a path), and is not pk"
+                )
+        abstract = bool(meta is not None and meta.__dict__.get("abstract", False))
+        proxy = bool(meta is not None and meta.__dict__.get("proxy", False))
+        fields = _inherited(bases) | own
+        concrete = [parent for parent in parents if hasattr(parent, "_meta") and not parent._meta.abstract]
+        if len(concrete) > 1:
+            raise ModelError(
+                f"{name} has several parents with tables: {', '.join(p.__name__ for p in concrete)}; one at most"
+            )
+        slots = [] if abstract or proxy else _slots(fields, concrete)
+        namespace["__slots__"] = tuple(slots)
+        metas = tuple(dict.fromkeys(type(parent) for parent in parents))
+        metaclass: Any = type(f"{name}Meta", metas, {"__module__": __name__, "__slots__": ()})
+        model: Any = type.__new__(metaclass, name, bases, namespace, **kwargs)
+        model._meta = Options(model, meta, [parent._meta for parent in parents if hasattr(parent, "_meta")])
+        if abstract:
+            model._abstract_fields = fields
+            return model
+        _Builder(model, metaclass, fields, concrete[0] if concrete else None).build()
+        return model
+
+    @property
+    def __table__(cls) -> sqlalchemy.Table:
+        """The table, as SQLAlchemy has it; made at first use, when every relation is known."""
+        model: Any = cls
+        if model.__dict__.get("_table") is None:
+            model._table = build_table(model)
+        table: sqlalchemy.Table = model._table
+        return table
+
+
+class _Builder:
+    """Gives a class that was just made what a model has."""
+
+    def __init__(self, model: Any, metaclass: type, fields: dict[str, Field[Any]], parent: Any) -> None:
+        self.model = model
+        self.options: Options = model._meta
+        self.metaclass = metaclass
+        self.fields = fields
+        self.parent = parent
+
+    def build(self) -> None:
+        """In the order that things depend on each other."""
+        model = self.model
+        for kind, base in (("DoesNotExist", ObjectDoesNotExist), ("MultipleObjectsReturned", MultipleObjectsReturned)):
+            error = type(
+                kind, (base,), {"__module__": model.__module__, "__qualname__": f"{model.__qualname__}.{kind}"}
+            )
+            setattr(model, kind, error)
+        if self.parent is not None:
+            self._inherit()
+        own = [field.clone() for field in self.fields.values()]
+        if not self.options.proxy:
+            columns = [field for field in own if field.column_is_there]
+            if self.parent is None and not any(field.primary_key for field in columns):
+                key = BigAutoField[int]()
+                key.contribute(model, "id")
+                self._take(key)
+            for field, name in zip(own, self.fields, strict=True):
+                field.contribute(model, name)
+                self._take(field)
+        elif own:
+            raise ModelError(
+                f"{model.__name__} is a proxy and declares {own[0].name}; a proxy has the fields of its parent"
+            )
+        model.__init__ = constructor(self.options)
+        self.options.registry.add(model)
+        for field in [*self.options.fields, *self.options.many_to_many]:
+            if field.model is model:
+                field.relate()
+
+    def _take(self, field: Field[Any]) -> None:
+        if field.column_is_there:
+            self.options.add(field)
+        else:
+            self.options.many_to_many.append(field)
+        # In this order: what the metaclass answers for, the class can no longer be given.
+        for name, descriptor in field.descriptors().items():
+            setattr(self.model, name, descriptor)
+        for name, expression in field.expressions().items():
+            setattr(self.metaclass, name, property(_constant(expression)))
+
+    def _inherit(self) -> None:
+        parent: Options = self.parent._meta
+        if self.options.proxy:
+            self.options.db_table = parent.db_table
+            for field in parent.fields:
+                self.options.add(field)
+            self.options.many_to_many = list(parent.many_to_many)
+            self.options.relations = dict(parent.relations)
+            return
+        from covet_orm.models.inheritance import inherit
+
+        inherit(self.options, parent, self._take)
+
+
+def _constant(value: Any) -> Callable[[Any], Any]:
+    return lambda cls: value
+
+
+def _inherited(bases: tuple[type, ...]) -> dict[str, Field[Any]]:
+    """The fields that abstract models and mixins hand on; those of the first base win."""
+    found: dict[str, Field[Any]] = {}
+    for base in reversed(bases):
+        if isinstance(base, ModelMeta):
+            found |= base.__dict__.get("_abstract_fields", {})
+        else:
+            for ancestor in reversed(base.__mro__):
+                found |= {key: value for key, value in vars(ancestor).items() if isinstance(value, Field)}
+    return found
+
+
+def _slots(fields: dict[str, Field[Any]], concrete: list[Any]) -> list[str]:
+    slots = [slot for name, field in fields.items() for slot in field.slots(name)]
+    if not concrete and not any(field.primary_key for field in fields.values()):
+        slots.insert(0, "id")
+    return slots

@@ -1,0 +1,117 @@
+"""The registry: which models there are, and the tables they stand for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from covet_orm.exceptions import ModelError
+
+if TYPE_CHECKING:
+    from covet_orm.models.instances import Model
+
+__all__ = ["Registry", "registry"]
+
+Resolved = Callable[[type[Any]], None]
+
+
+class Registry:
+    """Models by name. A relation may name a model that is declared later; it is resolved when that one comes.
+
+    There is one registry for all models that say nothing else; `Meta.registry` chooses another one, which makes models
+    of the same names possible beside each other, in tests for instance.
+    """
+
+    def __init__(self) -> None:
+        self.metadata = sqlalchemy.MetaData()
+        self._models: dict[str, type[Model]] = {}
+        self._waiting: dict[str, list[tuple[str, Resolved]]] = {}
+
+    def add(self, model: type[Model]) -> None:
+        """Register a model.
+
+        Raises:
+            ModelError: another model has its name, or its table.
+        """
+        options = model._meta
+        label = options.label
+        there = self._models.get(label)
+        if there is not None and (there.__module__, there.__qualname__) != (model.__module__, model.__qualname__):
+            raise ModelError(
+                f"two models are called {label}: {there.__module__}.{there.__qualname__} and "
+                f"{model.__module__}.{model.__qualname__}; give one of them another Meta.app_label or registry"
+            )
+        for other in self._models.values():
+            if other is there or options.proxy or other._meta.proxy:
+                continue
+            if other._meta.db_table == options.db_table:
+                raise ModelError(
+                    f"{model.__qualname__} and {other.__qualname__} have the same table {options.db_table!r}; give one "
+                    "of them another Meta.db_table"
+                )
+        if there is not None:
+            # The same class once more: a module that is loaded again, a function that is called again.
+            self._forget(there)
+        self._models[label] = model
+        for name in (label, model.__name__):
+            for _, resolved in self._waiting.pop(name, ()):
+                resolved(model)
+
+    def get(self, name: str, beside: type[Model] | None = None) -> type[Model]:
+        """The model called `name` or `app_label.name`; of several with one name that of the app of `beside`.
+
+        Raises:
+            ModelError: there is none, or several.
+        """
+        if name in self._models:
+            return self._models[name]
+        named = [model for model in self._models.values() if model.__name__ == name]
+        if len(named) > 1 and beside is not None:
+            named = [model for model in named if model._meta.app_label == beside._meta.app_label] or named
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise ModelError(f"several models are called {name!r}: {', '.join(m._meta.label for m in named)}")
+        near = difflib.get_close_matches(name, [*self._models, *(m.__name__ for m in self._models.values())], 1)
+        raise ModelError(f"no model is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+    def when_there(self, name: str, beside: type[Model], resolved: Resolved) -> None:
+        """Call `resolved` with a model as soon as it is there."""
+        try:
+            resolved(self.get(name, beside))
+        except ModelError:
+            self._waiting.setdefault(name, []).append((beside._meta.label, resolved))
+
+    def missing(self) -> dict[str, list[str]]:
+        """The models that others name and that are not there, with who names them."""
+        return {name: [label for label, _ in waiting] for name, waiting in self._waiting.items()}
+
+    def tables(self) -> list[sqlalchemy.Table]:
+        """The tables of all models, each after those that it refers to.
+
+        Raises:
+            ModelError: a relation names a model that is not there.
+        """
+        for model in list(self._models.values()):
+            if not model._meta.proxy:
+                model.__table__  # noqa: B018 - made at first use
+        return list(self.metadata.sorted_tables)
+
+    def __iter__(self) -> Iterator[type[Model]]:
+        return iter(list(self._models.values()))
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def _forget(self, model: type[Model]) -> None:
+        table = self.metadata.tables.get(model._meta.db_table)
+        if table is not None and not model._meta.proxy:
+            self.metadata.remove(table)
+        model._meta.forget_relations()
+
+
+registry = Registry()
+"""The registry of the models that choose no other."""

@@ -1,0 +1,98 @@
+"""Checking an object before it is saved: every field, and what its model's `clean` checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from covet_orm.exceptions import ValidationError
+from covet_orm.fields.base import DB_DEFAULT
+from covet_orm.expressions.base import Expression
+
+if TYPE_CHECKING:
+    from covet_orm.fields.base import Field
+
+__all__ = ["checked", "full_clean"]
+
+MISSING = "it has no value, and the field has no default"
+
+
+def checked(instance: Any, fields: Sequence[Field[Any]], kind: str) -> tuple[list[Field[Any]], list[Any]]:
+    """The fields that are to be written, with their values as parameters for a driver.
+
+    Raises:
+        ValidationError: with everything that is wrong with the values.
+    """
+    errors: dict[str, list[str]] = {}
+    written: list[Field[Any]] = []
+    parameters: list[Any] = []
+    for field in fields:
+        try:
+            value = object.__getattribute__(instance, field.attribute)
+        except AttributeError:
+            if not field.filled_by_database:
+                errors[field.name] = [MISSING]
+            continue
+        if value is DB_DEFAULT or (value is None and field.primary_key and field.filled_by_database):
+            continue
+        if isinstance(value, Expression):
+            written.append(field)
+            parameters.append(value)
+            continue
+        wrong = (
+            field.validate(value) if value is None or field.choices or field.validators or field.checks_values else None
+        )
+        if wrong:
+            errors[field.name] = wrong
+            continue
+        try:
+            parameters.append(value if value is None else field.binder(kind)(value))
+        except ValueError as error:
+            errors[field.name] = [str(error)]
+            continue
+        written.append(field)
+    if errors:
+        raise ValidationError(errors, type(instance).__name__)
+    return written, parameters
+
+
+def full_clean(instance: Any, exclude: Iterable[str]) -> None:
+    """Check every field, convert what was given as text, and call `clean`.
+
+    Raises:
+        ValidationError: with everything that is wrong.
+    """
+    left_out = set(exclude)
+    errors: dict[str, list[str]] = {}
+    for field in instance._meta.fields:
+        if field.name in left_out or field.generated:
+            continue
+        try:
+            value = object.__getattribute__(instance, field.attribute)
+        except AttributeError:
+            if not field.filled_by_database:
+                errors[field.name] = [MISSING]
+            continue
+        if value is DB_DEFAULT or isinstance(value, Expression):
+            continue
+        if value is None and field.primary_key and field.filled_by_database:
+            continue
+        if value is not None:
+            try:
+                value = field.to_python(value)
+            except ValueError as error:
+                errors[field.name] = [str(error)]
+                continue
+            setattr(instance, field.attribute, value)
+        wrong = field.validate(value)
+        if wrong:
+            errors[field.name] = wrong
+    try:
+        instance.clean()
+    except ValidationError as error:
+        for name, messages in error.errors.items():
+            errors.setdefault(name, []).extend(messages)
+    except ValueError as error:
+        errors.setdefault("", []).append(str(error))
+    if errors:
+        raise ValidationError(errors, type(instance).__name__)

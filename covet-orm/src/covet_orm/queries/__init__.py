@@ -1,0 +1,1 @@
+"""Querysets, and how they become SQL: by shape, once."""

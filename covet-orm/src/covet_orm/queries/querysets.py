@@ -1,0 +1,412 @@
+"""Querysets: what is asked of a model, built step by step, run when it is awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from covet_orm.databases import Database, database_for
+from covet_orm.exceptions import FieldError, QueryError
+from covet_orm.expressions.base import Expression, Ordering
+from covet_orm.expressions.conditions import Combined, Condition
+from covet_orm.expressions.references import F
+from covet_orm.queries.comparisons import KeywordComparison, RelatedCondition, find_comparison
+from covet_orm.queries.plans import Plan, refused
+from covet_orm.queries.selects import compile_count, compile_exists, compile_select, selectable_paths
+
+if TYPE_CHECKING:
+    from covet_orm.models.instances import Model
+
+__all__ = ["QuerySet"]
+
+M = TypeVar("M", bound="Model")
+
+
+class QuerySet(Generic[M]):
+    """A query of a model's objects. Every method gives a new queryset and leaves this one as it is.
+
+        adults = User.objects.filter(age__gte=18).order_by("name")
+        users = await adults
+        async for user in adults: ...
+
+    Nothing is sent before it is awaited, and it is sent again each time.
+
+    Raises, when it is awaited:
+        DatabaseError: the server refused.
+        PoolTimeout: no connection was free in time.
+    """
+
+    __slots__ = (
+        "_annotations",
+        "_chosen",
+        "_database",
+        "_deferred",
+        "_distinct",
+        "_limit",
+        "_lock",
+        "_offset",
+        "_order",
+        "_prefetch",
+        "_related",
+        "_where",
+        "model",
+    )
+
+    def __init__(self, model: type[M]) -> None:
+        self.model = model
+        self._where: tuple[Condition, ...] = ()
+        self._order: tuple[Ordering, ...] | None = None
+        self._limit: int | None = None
+        self._offset: int = 0
+        self._annotations: Mapping[str, Expression[Any]] = {}
+        self._chosen: tuple[str, tuple[str, ...]] | None = None
+        self._deferred: tuple[bool, frozenset[str]] | None = None
+        self._related: tuple[str, ...] = ()
+        self._prefetch: tuple[Any, ...] = ()
+        self._distinct: tuple[str, ...] | None = None
+        self._lock: tuple[Any, ...] | None = None
+        self._database: str | Database | None = None
+
+    def _copy(self) -> Self:
+        made = object.__new__(type(self))
+        for name in QuerySet.__slots__:
+            setattr(made, name, getattr(self, name))
+        return made
+
+    def filter(self, *conditions: Condition, **lookups: Any) -> Self:
+        """The objects that all conditions hold for.
+
+        Args:
+            conditions: `User.age > 3`, `Q(...) | Q(...)`, `Exists(...)`.
+            lookups: `field=value`, `field__lookup=value`, `relation__field=value`.
+
+        Raises:
+            FieldError: there is no such field or lookup.
+        """
+        made = self._copy()
+        made._where = (*self._where, *self._conditions(conditions, lookups))
+        return made
+
+    def exclude(self, *conditions: Condition, **lookups: Any) -> Self:
+        """The objects that the conditions, taken together, do not hold for; those for which they are NULL included.
+
+        Raises:
+            FieldError: there is no such field or lookup.
+        """
+        found = self._conditions(conditions, lookups)
+        if not found:
+            return self
+        made = self._copy()
+        made._where = (*self._where, Combined("not", (Combined("and", found),)))
+        return made
+
+    def all(self) -> Self:
+        """The same query."""
+        return self._copy()
+
+    def order_by(self, *names: str | Expression[Any] | Ordering) -> Self:
+        """In that order: names, with a minus before those that descend, or expressions. Without any, in none.
+
+        Raises:
+            FieldError: there is no such field.
+        """
+        made = self._copy()
+        made._order = tuple(self._ordering(name) for name in names)
+        return made
+
+    def reverse(self) -> Self:
+        """In the opposite order."""
+        made = self._copy()
+        made._order = tuple(one.reversed() for one in self._effective_order())
+        return made
+
+    def distinct(self, *names: str) -> Self:
+        """No result twice; with names, the first of those that have the same values there (PostgreSQL)."""
+        made = self._copy()
+        made._distinct = names
+        return made
+
+    def limit(self, count: int | None, offset: int = 0) -> Self:
+        """At most `count` results, from the one at `offset` on."""
+        if (count is not None and count < 0) or offset < 0:
+            raise QueryError(f"a limit of {count} from {offset} on: numbers below zero mean nothing here")
+        made = self._copy()
+        made._offset = self._offset + offset
+        left = None if self._limit is None else max(self._limit - offset, 0)
+        made._limit = left if count is None else count if left is None else min(count, left)
+        return made
+
+    def __getitem__(self, part: slice) -> Self:
+        if not isinstance(part, slice):
+            raise QueryError(
+                "a queryset gives no single result by its number without a query: use `await queryset[n:n+1]`, or first()"
+            )
+        if part.step is not None:
+            raise QueryError("a slice of a queryset has no step")
+        start = part.start or 0
+        if start < 0 or (part.stop is not None and part.stop < 0):
+            raise QueryError(
+                "a slice of a queryset counts from the beginning; order it the other way round with reverse()"
+            )
+        return self.limit(None if part.stop is None else max(part.stop - start, 0), start)
+
+    def annotate(self, **expressions: Expression[Any]) -> Self:
+        """With values that are computed: `annotate(total=F("price") * F("count"))`, then `obj.total`.
+
+        Raises:
+            FieldError: a name is taken by a field.
+        """
+        made = self._copy()
+        known = self.model._meta
+        for name in expressions:
+            if name in known.by_name or name in known.relations or not name.isidentifier() or hasattr(self.model, name):
+                raise FieldError(
+                    f"{known.model.__name__} has something called {name!r}; give the annotation another name"
+                )
+        made._annotations = {**self._annotations, **expressions}
+        return made
+
+    def values(self, *names: str, **expressions: Expression[Any]) -> QuerySet[Any]:
+        """Dicts instead of objects, of these names, of all fields without any."""
+        return self._choose("dicts", names, expressions)
+
+    def values_list(self, *names: str, flat: bool = False, **expressions: Expression[Any]) -> QuerySet[Any]:
+        """Tuples instead of objects, or the values themselves of one name with `flat`."""
+        if flat and len(names) + len(expressions) != 1:
+            raise QueryError(f"values_list(flat=True) is for one name, not {len(names) + len(expressions)}")
+        return self._choose("flat" if flat else "tuples", names, expressions)
+
+    def only(self, *names: str) -> Self:
+        """Objects with these fields and the key alone; the others raise FieldNotLoaded when they are read."""
+        made = self._copy()
+        made._deferred = (True, frozenset(self.model._meta.field(name).name for name in names))
+        return made
+
+    def defer(self, *names: str) -> Self:
+        """Objects without these fields, which raise FieldNotLoaded when they are read."""
+        made = self._copy()
+        before = self._deferred[1] if self._deferred is not None and not self._deferred[0] else frozenset()
+        made._deferred = (False, before | {self.model._meta.field(name).name for name in names})
+        return made
+
+    def select_related(self, *paths: str) -> Self:
+        """With the objects that these relations to one lead to, in the same query: `select_related("author__team")`.
+
+        Raises:
+            FieldError: there is no such relation, or it leads to many.
+        """
+        made = self._copy()
+        made._related = tuple(dict.fromkeys([*self._related, *selectable_paths(self.model._meta, paths)]))
+        return made
+
+    def using(self, database: str | Database | None) -> Self:
+        """In that database: an alias, or a Database."""
+        made = self._copy()
+        made._database = database
+        return made
+
+    def __await__(self) -> Generator[Any, None, list[M]]:
+        return self._fetch().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[M]:
+        for found in await self._fetch():
+            yield found
+
+    async def get(self, *conditions: Condition, **lookups: Any) -> M:
+        """The one object that conditions hold for.
+
+        Raises:
+            DoesNotExist: there is none.
+            MultipleObjectsReturned: there are several.
+        """
+        query = self.filter(*conditions, **lookups) if conditions or lookups else self
+        found = await query.limit(2)._fetch()
+        if len(found) == 1:
+            one: M = found[0]
+            return one
+        asked = ", ".join([*map(repr, conditions), *(f"{name}={value!r}" for name, value in lookups.items())])
+        if not found:
+            raise self.model.DoesNotExist(
+                f"there is no {self.model.__name__} with {asked or 'what the query asks for'}"
+            )
+        raise self.model.MultipleObjectsReturned(
+            f"there are several {self.model.__name__} with {asked or 'what the query asks for'}; get() wants one"
+        )
+
+    async def create(self, **values: Any) -> M:
+        """Make an object and save it.
+
+        Raises:
+            ValidationError: values that the model does not take.
+            IntegrityError: a constraint would be violated.
+        """
+        made = self.model(**values)
+        await made.save(force_insert=True, using=self._database)
+        return made
+
+    async def first(self) -> M | None:
+        """The first result, by the key where no order is given; None when there is none."""
+        query = self if self._effective_order() else self.order_by("pk")
+        found = await query.limit(1)._fetch()
+        return found[0] if found else None
+
+    async def last(self) -> M | None:
+        """The last result, by the key where no order is given; None when there is none."""
+        query = self if self._effective_order() else self.order_by("pk")
+        return await query.reverse().first()
+
+    async def count(self) -> int:
+        """How many results there are."""
+        rows = await self._run(compile_count, "count")
+        number: int = rows[0][0]
+        return number
+
+    async def exists(self) -> bool:
+        """Whether there is any result."""
+        return bool(await self._run(compile_exists, "exists"))
+
+    def shape(self, key: Any, values: Any) -> None:
+        """What the SQL depends on goes to `key`, the parameters to `values`; as of an expression."""
+        key(self.model)
+        if self._annotations:
+            for name, expression in self._annotations.items():
+                key(name)
+                expression.shape(key, values)
+        for condition in self._where:
+            condition.shape(key, values)
+        for one in self._effective_order():
+            one.shape(key, values)
+        key((self._chosen, self._deferred, self._related, self._distinct, self._lock))
+        if self._limit is not None:
+            key("limit")
+            values(self._limit)
+        if self._offset:
+            key("offset")
+            values(self._offset)
+
+    @property
+    def database(self) -> Database:
+        """The database that it asks.
+
+        Raises:
+            NoDatabase: there is none.
+        """
+        return database_for(self.model, self._database)
+
+    async def _fetch(self) -> list[Any]:
+        database = self.database
+        plan, values = self._plan(database, compile_select, "select")
+        try:
+            parameters = plan.bind(values)
+        except ValueError as error:
+            raise self._refused(database, error) from error
+        rows = await database.fetch_rows(plan, parameters)
+        found = rows if plan.load is None else plan.load(rows, database)
+        if self._prefetch and found:
+            from covet_orm.relations.prefetching import prefetch
+
+            await prefetch(found, self._prefetch, database)
+        return found
+
+    async def _run(self, compiler: Any, purpose: str) -> list[Any]:
+        """The rows of another statement of this query, such as its count."""
+        database = self.database
+        plan, values = self._plan(database, compiler, purpose)
+        try:
+            parameters = plan.bind(values)
+        except ValueError as error:
+            raise self._refused(database, error) from error
+        return await database.fetch_rows(plan, parameters)
+
+    def _plan(self, database: Database, compiler: Any, purpose: str) -> tuple[Plan, list[Any]]:
+        key: list[Any] = [purpose]
+        values: list[Any] = []
+        self.shape(key.append, values.append)
+        shape = tuple(key)
+        plan = database.plans.get(shape)
+        if plan is None:
+            plan = database.plans.put(shape, compiler(self, database.kind))
+        return plan, values
+
+    def _refused(self, database: Database, error: ValueError) -> QueryError:
+        from covet_orm.queries.selects import build_select
+
+        values: list[Any] = []
+        self.shape(lambda part: None, values.append)
+        return refused(error, build_select(self, database.kind)[1].parameters, values)
+
+    def _conditions(self, conditions: Sequence[Condition], lookups: Mapping[str, Any]) -> list[Condition]:
+        found: list[Condition] = []
+        options = self.model._meta
+        annotations = self._annotations
+        for condition in conditions:
+            if not isinstance(condition, Condition):
+                raise QueryError(f"{condition!r} is no condition; write `field=value`, `Model.field > value` or Q(...)")
+            found.append(condition.resolved(_Names(self)))
+        grouped: dict[Any, list[Condition]] = {}
+        for name, value in lookups.items():
+            if annotations and name.partition("__")[0] in annotations:
+                found.append(self._annotated(name, value))
+                continue
+            known = options.lookups.get(name) or find_comparison(options, name)
+            if known.many:
+                grouped.setdefault(known.many, []).append(KeywordComparison(known, value))
+            else:
+                found.append(KeywordComparison(known, value))
+        for relations, together in grouped.items():
+            found.append(RelatedCondition(relations, together))
+        return found
+
+    def _annotated(self, keyword: str, value: Any) -> Condition:
+        from covet_orm.expressions.conditions import Comparison
+        from covet_orm.queries.lookups import find_lookup
+
+        name, _, lookup = keyword.partition("__")
+        return Comparison(F(name), find_lookup(lookup or "exact"), value)
+
+    def _ordering(self, name: str | Expression[Any] | Ordering) -> Ordering:
+        if isinstance(name, Ordering):
+            return name
+        if isinstance(name, Expression):
+            return Ordering(name)
+        if not isinstance(name, str):
+            raise QueryError(f"order_by({name!r}): names, expressions, or expressions with asc() or desc()")
+        bare = name.removeprefix("-")
+        if bare not in self._annotations:
+            path = self.model._meta.path(bare)
+            if any(relation.many for relation in path.relations):
+                raise QueryError(
+                    f"order_by({name!r}): the relation leads to many, of which none is the one to order by; annotate "
+                    "with Min or Max of it, and order by that"
+                )
+        return Ordering(F(bare), descending=name.startswith("-"))
+
+    def _effective_order(self) -> tuple[Ordering, ...]:
+        if self._order is not None:
+            return self._order
+        ordering = self.model._meta.ordering
+        return tuple(self._ordering(name) for name in ordering) if ordering else ()
+
+    def _choose(self, mode: str, names: Sequence[str], expressions: Mapping[str, Expression[Any]]) -> QuerySet[Any]:
+        made: QuerySet[Any] = self.annotate(**expressions) if expressions else self._copy()
+        chosen = tuple(names) + tuple(expressions)
+        if not names and not expressions:
+            chosen = (*(field.attribute for field in self.model._meta.fields), *self._annotations)
+        for name in chosen:
+            if name not in made._annotations:
+                self.model._meta.path(name)
+        made._chosen = (mode, chosen)
+        return made
+
+
+class _Names:
+    """Looks up the keywords of a Q for the queryset that takes it."""
+
+    __slots__ = ("query",)
+
+    def __init__(self, query: QuerySet[Any]) -> None:
+        self.query = query
+
+    def comparisons(self, lookups: Mapping[str, Any]) -> list[Condition]:
+        """The conditions that keywords stand for."""
+        return self.query._conditions((), lookups)

@@ -1,0 +1,259 @@
+"""Writing one object: INSERT of a new one, UPDATE of what changed, DELETE, and reading it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from covet_orm.databases import Database, database_for
+from covet_orm.exceptions import FieldError, IntegrityError, QueryError
+from covet_orm.expressions.base import Expression
+from covet_orm.fields.base import DB_DEFAULT
+from covet_orm.models.changes import changed
+from covet_orm.models.validation import checked
+from covet_orm.queries.differences import DIFFERENCES
+from covet_orm.queries.plans import Plan
+from covet_orm.queries.sources import Source
+
+if TYPE_CHECKING:
+    from covet_orm.fields.base import Field
+
+__all__ = ["delete", "named", "refresh", "save"]
+
+
+async def save(
+    instance: Any, *, update_fields: Iterable[str] | None, force_insert: bool, using: str | Database | None
+) -> None:
+    """Insert an object, or update what changed of it."""
+    database = _database(instance, using)
+    if force_insert or not instance.saved:
+        if update_fields is not None:
+            raise QueryError(f"{instance!r} was not saved yet: update_fields has nothing to update")
+        await _insert(instance, database)
+        return
+    options = instance._meta
+    if update_fields is None:
+        fields = [field for field in changed(instance) if not field.generated]
+    else:
+        fields = [options.field(name) for name in update_fields]
+    moving = [field for field in options.fields if getattr(field, "auto_now", False) and field not in fields]
+    if update_fields is None and fields:
+        for field in moving:
+            setattr(instance, field.attribute, field.now())  # type: ignore[attr-defined]
+        fields += moving
+    if fields:
+        await _update(instance, fields, database)
+
+
+async def delete(instance: Any, *, using: str | Database | None) -> int:
+    """Delete the row of an object."""
+    if not instance.saved:
+        raise QueryError(f"{instance!r} was not saved yet: there is nothing to delete")
+    database = _database(instance, using)
+    keys = instance._meta.primary_key
+    shape = ("delete", type(instance))
+    plan = database.plans.get(shape)
+    if plan is None:
+        table = type(instance).__table__
+        statement = sqlalchemy.delete(table).where(*_key_conditions(table, keys))
+        plan = database.plans.put(shape, _plan(statement, database.kind, f"{type(instance).__name__}.delete"))
+    values = {f"k_{key.column}": key.binder(database.kind)(old) for key, old in _old_key(instance, keys)}
+    async with database.connection() as connection:
+        count = await connection.execute(plan.sql, plan.bind(values))  # type: ignore[arg-type]
+    del instance._row
+    return count
+
+
+async def refresh(instance: Any, names: Sequence[str], *, using: str | Database | None) -> None:
+    """Read the row of an object again."""
+    options = instance._meta
+    database = _database(instance, using)
+    query: Any = type(instance).objects.get_queryset().using(database).order_by()
+    for key in options.primary_key:
+        query = query.filter(**{key.attribute: getattr(instance, key.attribute)})
+    if names:
+        query = query.only(*names)
+    fresh = await query.get()
+    fields = [options.field(name) for name in names] if names else options.fields
+    before = instance._row if instance.saved else None
+    for field in fields:
+        setattr(instance, field.attribute, getattr(fresh, field.attribute))
+    if not names or before is None:
+        instance._row, instance._source = fresh._row, fresh._source
+    else:
+        merged = dict(zip(instance._source.fields, before, strict=True)) | dict(
+            zip(fresh._source.fields, fresh._row, strict=True)
+        )
+        _remember(instance, list(merged), list(merged.values()), database)
+    if hasattr(instance, "_related"):
+        del instance._related
+
+
+async def _insert(instance: Any, database: Database) -> None:
+    options = instance._meta
+    kind = database.kind
+    candidates = [field for field in options.fields if not field.generated]
+    fields, parameters = checked(instance, candidates, kind)
+    expressions = [value for value in parameters if isinstance(value, Expression)]
+    if expressions:
+        raise QueryError(f"{instance!r} is new: {expressions[0]!r} refers to columns of a row that is not there yet")
+    missing = [field for field in options.fields if field not in fields]
+    shape = ("insert", type(instance), tuple(fields))
+    plan = database.plans.get(shape)
+    if plan is None:
+        statement = sqlalchemy.insert(type(instance).__table__).values(
+            {field.column: sqlalchemy.bindparam(f"v_{field.column}", type_=field.column_type()) for field in fields}
+        )
+        if missing and "insert" in DIFFERENCES[kind].returning:
+            statement = statement.returning(*(type(instance).__table__.c[field.column] for field in missing))
+        plan = database.plans.put(shape, _plan(statement, kind, f"{type(instance).__name__}.insert"))
+    values = plan.bind(dict(zip([f"v_{field.column}" for field in fields], parameters, strict=True)))  # type: ignore[arg-type]
+    returned: Sequence[Any] = ()
+    try:
+        if not missing or "insert" in DIFFERENCES[kind].returning:
+            rows = await database.write_rows(plan, values)
+            returned = rows[0] if rows else ()
+        else:
+            returned = await _insert_without_returning(instance, plan, values, missing, database)
+    except IntegrityError as error:
+        raise named(error, options) from error.__cause__
+    for field, raw in zip(missing, returned, strict=True):
+        load = field.loader(kind)
+        setattr(instance, field.attribute, raw if raw is None or load is None else load(raw))
+    _remember(instance, [*fields, *missing], [*parameters, *returned], database)
+
+
+async def _insert_without_returning(
+    instance: Any, plan: Plan, values: Sequence[Any], missing: list[Field[Any]], database: Database
+) -> list[Any]:
+    """MySQL: the key is what the server counted, the rest is read with it."""
+    async with database.connection() as connection:
+        inserted = await connection.insert(plan.sql, values)
+    key = instance._meta.primary_key[0]
+    if key in missing:
+        setattr(instance, key.attribute, inserted.last_id)
+    others = [field for field in missing if field is not key]
+    found: dict[Any, Any] = {key: inserted.last_id}
+    if others:
+        query: Any = type(instance).objects.get_queryset().using(database)
+        fresh = await query.only(*(field.name for field in others)).get(pk=getattr(instance, key.attribute))
+        found |= dict(zip(fresh._source.fields, fresh._row, strict=True))
+    return [found[field] for field in missing]
+
+
+async def _update(instance: Any, fields: Sequence[Field[Any]], database: Database) -> None:
+    options = instance._meta
+    kind = database.kind
+    written, parameters = checked(instance, fields, kind)
+    keys = options.primary_key
+    if any(isinstance(value, Expression) for value in parameters):
+        raise QueryError(
+            f"{instance!r}: an expression is written by a queryset: `filter(pk=...).update(field=expression)`"
+        )
+    shape = ("update", type(instance), tuple(written))
+    plan = database.plans.get(shape)
+    if plan is None:
+        table = type(instance).__table__
+        statement = (
+            sqlalchemy.update(table)
+            .values(
+                {
+                    field.column: sqlalchemy.bindparam(f"v_{field.column}", type_=field.column_type())
+                    for field in written
+                }
+            )
+            .where(*_key_conditions(table, keys))
+        )
+        plan = database.plans.put(shape, _plan(statement, kind, f"{type(instance).__name__}.update"))
+    values: dict[str, Any] = dict(zip([f"v_{field.column}" for field in written], parameters, strict=True))
+    values |= {f"k_{key.column}": key.binder(kind)(old) for key, old in _old_key(instance, keys)}
+    try:
+        async with database.connection() as connection:
+            count = await connection.execute(plan.sql, plan.bind(values))  # type: ignore[arg-type]
+    except IntegrityError as error:
+        raise named(error, options) from error.__cause__
+    if count == 0:
+        raise instance.DoesNotExist(f"{instance!r} is not there any more: nothing was updated")
+    merged = dict(zip(instance._source.fields, instance._row, strict=True)) | dict(
+        zip(written, parameters, strict=True)
+    )
+    _remember(instance, list(merged), list(merged.values()), database)
+
+
+def named(error: IntegrityError, options: Any) -> IntegrityError:
+    """The error of a constraint with the fields of the model that its columns belong to."""
+    columns = set(error.columns)
+    if not columns and error.constraint:
+        columns = _columns_of(options, error.constraint)
+    error.columns = tuple(sorted(columns)) if not error.columns else error.columns
+    error.fields = tuple(field.name for field in options.fields if field.column in columns)
+    if error.fields:
+        names = ", ".join(f"{options.model.__name__}.{name}" for name in error.fields)
+        error.args = (f"{names}: {error.args[0]}", *error.args[1:])
+    return error
+
+
+def _columns_of(options: Any, constraint: str) -> set[str]:
+    """The columns of a constraint by name; the server's names for those that nobody named follow a rule."""
+    table = options.model.__table__
+    for one in [*table.constraints, *table.indexes]:
+        if one.name is not None and str(one.name) == constraint:
+            return {column.name for column in one.columns}
+    if constraint in ("PRIMARY", f"{options.db_table}_pkey"):
+        return {field.column for field in options.primary_key}
+    return {
+        field.column
+        for field in options.fields
+        if constraint in (field.column, f"{options.db_table}_{field.column}_key")
+    }
+
+
+def _database(instance: Any, using: str | Database | None) -> Database:
+    if using is None and instance.saved and instance._source.database is not None:
+        database: Database = instance._source.database
+        return database
+    return database_for(type(instance), using)
+
+
+def _old_key(instance: Any, keys: Sequence[Field[Any]]) -> list[tuple[Field[Any], Any]]:
+    """The key of the row as it was read: a changed key is a new value, not another row."""
+    before = dict(
+        zip(instance._source.fields, zip(instance._row, instance._source.loaders, strict=False), strict=False)
+    )
+    found: list[tuple[Field[Any], Any]] = []
+    for key in keys:
+        raw, load = before[key]
+        found.append((key, raw if load is None or raw is None else load(raw)))
+    return found
+
+
+def _key_conditions(table: sqlalchemy.Table, keys: Sequence[Field[Any]]) -> list[Any]:
+    return [table.c[key.column] == sqlalchemy.bindparam(f"k_{key.column}", type_=key.column_type()) for key in keys]
+
+
+def _remember(instance: Any, fields: Sequence[Field[Any]], raw: Sequence[Any], database: Database) -> None:
+    """The row of an object is from now on what was written."""
+    instance._row = tuple(raw)
+    shape = ("source", tuple(fields))
+    source = database.sources.get(shape)
+    if source is None:
+        source = database.sources[shape] = Source(fields, [field.loader(database.kind) for field in fields], database)
+    instance._source = source
+
+
+def _plan(statement: Any, kind: str, name: str) -> Plan:
+    """A plan whose values come by the names of its parameters."""
+    from operator import itemgetter
+
+    from covet_orm.dialects import compile_statement
+
+    compiled = compile_statement(statement, kind)
+    names = compiled.names
+    if not names:
+        return Plan(compiled.sql, lambda values: (), None, name)
+    if len(names) == 1:
+        only = names[0]
+        return Plan(compiled.sql, lambda values: (values[only],), None, name)  # type: ignore[call-overload]
+    return Plan(compiled.sql, itemgetter(*names), None, name)

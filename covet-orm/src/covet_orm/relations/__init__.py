@@ -1,0 +1,1 @@
+"""Relations at run time: what `book.author`, `author.books` and `book.tags` are."""
