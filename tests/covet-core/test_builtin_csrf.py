@@ -496,6 +496,9 @@ async def test_a_cookie_of_ones_own() -> None:
         ("private, max-age=60", "private, max-age=60"),
         ("no-store", "no-store"),
         ("max-age=60", "private"),
+        ("no-cache", "no-cache, private"),
+        ("public, private", "private"),
+        ('private="x-a"', 'private="x-a", private'),
     ],
 )
 async def test_a_page_with_a_token_is_in_no_shared_cache(caching: str, becomes: str) -> None:

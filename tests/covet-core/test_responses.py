@@ -19,7 +19,7 @@ from covet import (
     Request,
     Response,
 )
-from covet.responses import ResponseHeaders
+from covet.responses import ResponseHeaders, make_private
 from covet.testing import TestClient
 
 pytestmark = pytest.mark.anyio
@@ -263,6 +263,62 @@ def test_deleting_a_partitioned_cookie_says_so() -> None:
     response = Response()
     response.delete_cookie("a", partitioned=True, path="/x")
     assert response.headers["set-cookie"].endswith("Path=/x; Secure; HttpOnly; SameSite=Lax; Partitioned")
+
+
+# Private responses
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        ([], [("cache-control", "private"), ("vary", "Cookie")]),
+        ([("etag", '"1"')], [("etag", '"1"'), ("cache-control", "private"), ("vary", "Cookie")]),
+        ([("vary", "*")], [("vary", "*"), ("cache-control", "private")]),
+        ([("vary", "Accept, cookie")], [("vary", "Accept, cookie"), ("cache-control", "private")]),
+        # How long it may be kept was said of a response for everybody.
+        ([("expires", "Thu, 26 Nov 2099 08:00:00 GMT")], [("vary", "Cookie"), ("cache-control", "private")]),
+        ([("cache-control", "max-age=9"), ("cache-control", "Public , no-transform")],
+         [("vary", "Cookie"), ("cache-control", "no-transform, private")]),
+        ([("cache-control", "immutable, stale-if-error=9, Stale-While-Revalidate = 9")],
+         [("vary", "Cookie"), ("cache-control", "private")]),
+        # Its author knew that it is for one visitor.
+        ([("cache-control", "private, max-age=9"), ("expires", "0")],
+         [("cache-control", "private, max-age=9"), ("expires", "0"), ("vary", "Cookie")]),
+        ([("cache-control", "private, public, s-maxage=9, max-age=9")],
+         [("vary", "Cookie"), ("cache-control", "private, max-age=9")]),
+        # Some caches hear this, and not what Cache-Control says (RFC 9213).
+        ([("cdn-cache-control", "max-age=9"), ("surrogate-control", "max-age=9")],
+         [("vary", "Cookie"), ("cache-control", "private")]),
+        ([("cache-control", "no-store"), ("Example-CDN-Cache-Control", "max-age=9")],
+         [("cache-control", "no-store"), ("vary", "Cookie")]),
+    ],
+)  # fmt: skip
+def test_a_private_response_is_in_no_shared_cache(given: list[tuple[str, str]], becomes: list[tuple[str, str]]) -> None:
+    response = Response(headers=given)
+    make_private(response)
+    sent = [(name.decode(), value.decode()) for name, value in response.headers.raw]
+    assert sent == becomes
+    make_private(response)
+    assert [(name.decode(), value.decode()) for name, value in response.headers.raw] == sent
+
+
+DIRECTIVES = [
+    "public", "PRIVATE", "private", 'private="x-a, public"', "no-store", "no-cache", "max-age=9", "s-maxage = 9",
+    "must-revalidate", "proxy-revalidate", "immutable", "stale-if-error=9", 'x-own="a, \\"max-age=9"', "",
+]  # fmt: skip
+
+
+@given(st.lists(st.lists(st.sampled_from(DIRECTIVES), max_size=5).map(", ".join), max_size=3))
+def test_whatever_was_said_before_it_is_private_and_no_less_strict(lines: list[str]) -> None:
+    response = Response(headers=[("cache-control", line) for line in lines])
+    make_private(response)
+    sent = ", ".join(response.headers.getlist("cache-control"))
+    words = [word.strip() for word in sent.replace('private="x-a, public"', "").split(",")]
+    assert {"private", "no-store"} & {word.lower() for word in words}
+    assert not {"public", "s-maxage = 9", "proxy-revalidate"} & set(words)
+    said = ", ".join(lines)
+    for stricter in ("no-store", "no-cache", "must-revalidate"):
+        assert (stricter in words) == (stricter in said)
 
 
 # Redirects

@@ -307,6 +307,35 @@ def apply(values: Values, change: tuple[str, str, int]) -> None:
         values.get(key, key)
 
 
+def test_values_that_nobody_has_changed_can_be_changed_in_every_way() -> None:
+    base = stored(a=1, b=[2])
+    for first in ("set", "transform", "delete", "look", "rebase", "forget_stored", "settle", "revert"):
+        values = Values(base)
+        assert (values.get("a", "a"), values.touched, values.changes()) == (1, False, {})
+        if first == "set":
+            values.set("a", "a", 3)
+        elif first == "transform":
+            assert values.transform("a", "a", lambda before: before + 2, 0) == 3
+        elif first == "delete":
+            values.delete("a")
+        elif first == "look":
+            values.get("b", "b").append(3)
+        elif first == "rebase":
+            assert values.rebase(stored(a=7)) == {}
+        elif first == "settle":
+            values.settle(stored(a=8))
+        else:
+            getattr(values, first)()
+        expected = {
+            "set": ([3, [2]], {"a": encode("a", 3)}), "transform": ([3, [2]], {"a": encode("a", 3)}),
+            "delete": ([MISSING, [2]], {"a": None}), "look": ([1, [2, 3]], {"b": encode("b", [2, 3])}),
+            "rebase": ([7, MISSING], {}), "forget_stored": ([MISSING, MISSING], {}), "settle": ([8, MISSING], {}),
+            "revert": ([1, [2]], {}),
+        }  # fmt: skip
+        assert ([values.get(key, key) for key in "ab"], values.changes()) == expected[first]
+    assert Values(base).changes() == {}, "no two have their changes in common"
+
+
 @given(
     st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)),
     st.lists(CHANGE, max_size=6),

@@ -10,6 +10,7 @@ import pytest
 
 import covet
 from covet import Covet, FileResponse, HTTPError, PluginError, Request, Response, StreamingResponse
+from covet.routing import Route
 from covet.testing import TestClient, plugin_sandbox
 from covet.transforms import ResponseTransform
 
@@ -123,6 +124,40 @@ async def test_several_are_applied_in_turn(tmp_path: Path) -> None:
     app = with_routes(plugin_sandbox(a=Shouting(adding(b"a")), b=Shouting(adding(b"b"))), tmp_path)
     async with TestClient(app) as client:
         assert (await client.get("/text/1")).content == b"xab"
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["direct", "pipeline"])
+async def test_which_routes_it_is_for_is_asked_once_when_the_application_is_built(around: bool, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def chosen(route: Route) -> bool:
+        asked.append(route.path)
+        return route.path in ("/json/{size:int}", "/refused")
+
+    async def mark(request: Request, response: Response) -> Response:
+        response.headers["x-seen"] = "yes"
+        return response
+
+    transform = ResponseTransform(mark, request_header="X-Shout", routes=chosen)
+    app = with_routes(plugin_sandbox(Shouting(transform)), tmp_path)
+    if around:
+
+        @app.middleware()
+        async def layer(request: Request, call_next: Any) -> Response:
+            response: Response = await call_next(request)
+            return response
+
+    async with TestClient(app) as client:
+        built = sorted(asked)
+        assert built == sorted({route.path for route in app.routes})
+        paths = ("/text/900", "/json/900", "/stream", "/file", "/refused", "/missing")
+        seen = {path: "x-seen" in (await client.get(path, headers=LARGE)).headers for path in paths}
+        # Nobody said what it is for where there is no route.
+        assert [path for path, marked in seen.items() if marked] == ["/json/900", "/refused", "/missing"]
+        assert "x-seen" in (await client.head("/json/900", headers=LARGE)).headers
+        assert "x-seen" not in (await client.head("/text/900", headers=LARGE)).headers
+        assert "vary" not in (await client.get("/text/900")).headers, "it depends on nothing"
+        assert sorted(asked) == built
 
 
 async def test_one_that_fails_makes_the_request_a_500(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Answers:
         app: the application, with its hooks compiled.
         headers: what every response has unless it sets them itself.
         handlers: what answers an exception class, or the status of an `HTTPError`.
-        transforms: what is done to bodies before they are sent.
+        transforms: what is done to bodies before they are sent. A route has its own of them.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class Answers:
         self._complete(response)
         if response.deferred:
             response = await self._resolve(response, request)
-        for transform in self.transforms:
-            if not transform.is_too_small(request, response) and transform.is_for(request.route):
+        for transform in self.transforms if request.route is None else request.route.transforms:
+            if not transform.is_too_small(request, response):
                 response = await self._transform(transform, response, request)
         if response.__class__.__call__ is Response.__call__:
             # It is there as a whole, so that only sending it can fail.
@@ -164,8 +164,7 @@ class Answers:
     async def _finish(self, response: Response, request: Request) -> Response:
         """Call what the request was given for its response, also what is added meanwhile."""
         while request.finishers:
-            finisher, *others = request.finishers
-            request.finishers = tuple(others)
+            finisher, request.finishers = request.finishers[0], request.finishers[1:]
             try:
                 found = finisher(request, response)
                 if found is not None and not isinstance(found, Response):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,7 +81,6 @@ class Covet(Declarations):
         self._closed = False
         self._settings: Settings | None = None
         self._state: State | None = None
-        self._sessions: Sessions | None = None
         # Method to route table; empty until built, and where ASGI middleware stands outside of everything.
         self._tables: dict[str | None, RouteTable[Any]] = {}
         self._max_path = self._max_headers = 0
@@ -230,18 +230,16 @@ class Covet(Declarations):
         """The session store, caches, pub/sub backends and object stores, by section and alias."""
         return self.built.backends
 
-    @property
+    @cached_property
     def sessions(self) -> Sessions:
         """The sessions of all visitors: `await app.sessions.end(user)` and the like.
 
         Raises:
             ConfigurationError: no plugin that takes part brings the store that `[sessions]` names.
         """
-        if self._sessions is None:
-            from covet.sessions import Sessions
+        from covet.sessions import Sessions
 
-            self._sessions = Sessions(self)
-        return self._sessions
+        return Sessions(self)
 
     @property
     def tasks(self) -> Tasks:

@@ -381,6 +381,7 @@ def compile_routes(app: Covet, made: Build) -> None:
         if not made.tables:
             # With its plan, which tells a plugin what the route takes; and once, whatever is overridden later.
             route.guards = (*_guards(app, made, route), *route.guards)
+            route.transforms = tuple(each for each in made.answers.transforms if each.is_for(route))
         direct = made.pipeline.direct and not route.middleware and not any(s.scope == "request" for s in plan.steps)
         for method in route.methods:
             tables[method].add(route.template, _endpoint(app, made, route, direct))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from covet.exceptions import ConfigurationError, CovetError, HTTPError
 from covet.origins import Origins, parse_origin
 from covet.requests import content_type, require_json
+from covet.responses import make_private
 from covet.routing import route_options
 
 if TYPE_CHECKING:
@@ -206,10 +207,7 @@ class CSRFProtection:
             if fresh:
                 secure = not self.app.debug or self.cookie.startswith("__")
                 response.set_cookie(self.cookie, secret, secure=secure)
-            response.headers.add_vary("Cookie")
-            caching = response.headers.get("cache-control", "").lower()
-            if "no-store" not in caching and "private" not in caching:
-                response.headers["cache-control"] = "private"
+            make_private(response)
 
         request.on_response(finish)
         mask = secrets.token_bytes(TOKEN_BYTES)

@@ -140,9 +140,7 @@ def compile_endpoint(app: Covet, route: Route, plan: Plan, *, head: bool = False
         names["started"] = app.hooks.request_started
         answer = STARTED.format(answer=indent(answer.strip("\n"), "    "))
     special, vary = "request.finishers", ""
-    for number, transform in enumerate(app.answers.transforms):
-        if not transform.is_for(route):
-            continue
+    for number, transform in enumerate(route.transforms):
         names[f"transformed{number}"] = transform.concerns
         special += f" or (size >= {transform.min_bytes} and transformed{number}(scope))"
         if transform.vary:

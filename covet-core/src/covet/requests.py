@@ -115,7 +115,7 @@ class Request(Connection):
             raise CovetError(
                 "this request's response is on its way: what changes it has to be done before the handler returns"
             )
-        self.finishers = (*self.finishers, function)
+        self.finishers += (function,)
 
     async def body(self) -> bytes:
         """The whole body, kept for further calls.

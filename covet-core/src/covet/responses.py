@@ -5,6 +5,7 @@ A handler seldom makes one itself: what it returns becomes one (`covet.encoding`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "RedirectResponse",
     "Response",
     "ResponseHeaders",
+    "make_private",
 ]
 
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -316,3 +318,50 @@ class RedirectResponse(Response):
             raise ValueError(f"a redirect's target cannot hold control characters: {url!r}")
         super().__init__(b"", status, headers)
         self.headers["location"] = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+
+
+# Ends of the names of headers that say how a response may be kept. RFC 9213 has such for some caches alone, by name
+# `…-Cache-Control`, which go before `Cache-Control`; Surrogate-Control is older.
+_TARGETED = (b"-cache-control", b"surrogate-control")
+_CACHING = (b"cache-control", b"surrogate-control", b"vary", b"expires")
+_PRIVATE = ((b"cache-control", b"private"), (b"vary", b"Cookie"))
+# A directive of Cache-Control; a comma within quotes does not separate (RFC 9111 section 5.2).
+_DIRECTIVE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
+# What allows caches that many people share to keep a response.
+_SHARED = frozenset({"public", "s-maxage", "proxy-revalidate"})
+# How long it may be shown without asking the server.
+_LIFETIMES = frozenset({"max-age", "immutable", "stale-while-revalidate", "stale-if-error"})
+
+
+def make_private(response: Response) -> None:
+    """Let no shared cache keep a response, and say that it depends on the visitor's cookies.
+
+    For whatever is made for one visitor: what has read a session, sets a cookie or holds a token. The response gets
+    `Cache-Control: private` and `Vary: Cookie`; what allows shared caches to keep it is taken out. If it does not say
+    itself that it is `private`, how long it may be kept was not said of a page for one visitor, and is taken out as
+    well, so that no browser shows it after the visitor has signed out. What is stricter stays: `no-store`, `no-cache`
+    and the like.
+
+    Source: RFC 9111 sections 4.1 and 5.2.2.7; RFC 9213 section 2.
+    """
+    headers = response.headers
+    for name, _ in headers.raw:
+        if name.endswith(_CACHING):
+            break
+    else:
+        headers.raw += _PRIVATE
+        return
+    headers.raw[:] = [pair for pair in headers.raw if not pair[0].endswith(_TARGETED)]
+    headers.add_vary("Cookie")
+    lines = ",".join(headers.getlist("cache-control"))
+    given = [stripped for found in _DIRECTIVE.findall(lines) if (stripped := found.strip(" \t"))]
+    kept = _without(given, _SHARED)
+    if not {"private", "no-store"} & {each.lower() for each in kept}:
+        kept = [*_without(kept, _LIFETIMES), "private"]
+        headers.pop("expires", None)
+    if kept != given:
+        headers["cache-control"] = ", ".join(kept)
+
+
+def _without(directives: list[str], names: frozenset[str]) -> list[str]:
+    return [each for each in directives if each.partition("=")[0].rstrip(" \t").lower() not in names]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from covet.requests import Request
     from covet.settings_sections import Limits
     from covet.signatures import Plan
+    from covet.transforms import ResponseTransform
 
 __all__ = [
     "Declarations",
@@ -129,7 +130,8 @@ class Route:
         marks: what plugins understand, one of a type: `route.marks.get(TheirType)` finds it.
 
     A decorator below that of the route may add to marks and middleware: see `route_options`. After the application is
-    built, `plan` tells what the handler takes, `owner` who declared the route, `guards` what may refuse its requests.
+    built, `plan` tells what the handler takes, `owner` who declared the route, `guards` what may refuse its requests,
+    `transforms` what is done to the bodies of its responses.
     """
 
     __slots__ = (
@@ -152,6 +154,7 @@ class Route:
         "summary",
         "tags",
         "template",
+        "transforms",
     )
 
     def __init__(
@@ -201,6 +204,7 @@ class Route:
         for mark in (*options.marks, *marks):
             self.marks[type(mark)] = mark
         self.guards = options.guards
+        self.transforms: tuple[ResponseTransform, ...] = ()
         self.owner = "application"
         self.template: Template = Template(path, AnyConverter())
         self.plan: Plan | None = None

@@ -35,8 +35,8 @@ class ResponseTransform:
         min_bytes: smaller responses are not looked at.
         request_header: the request header that it depends on, such as `Accept-Encoding`; without that header it must
             leave every body as it is. None if it depends on none.
-        routes: whether a route's responses are looked at, asked when the application is built; all by default. Where
-            no route was found, they are.
+        routes: whether a route's responses are looked at, asked once, when the application is built; all by default.
+            Where no route was found, they are.
 
     Raises:
         ValueError: `min_bytes` is negative.
@@ -74,9 +74,9 @@ class ResponseTransform:
                 return True
         return False
 
-    def is_for(self, route: Route | None) -> bool:
+    def is_for(self, route: Route) -> bool:
         """Whether the responses of a route are looked at."""
-        return self._routes is None or route is None or self._routes(route)
+        return self._routes is None or self._routes(route)
 
     def is_too_small(self, request: Request, response: Response) -> bool:
         """Whether a response shows that it has fewer than `min_bytes` bytes."""

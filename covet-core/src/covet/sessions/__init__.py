@@ -16,9 +16,10 @@ from covet.sessions.errors import (
 )
 from covet.sessions.manager import SessionInfo, Sessions
 from covet.sessions.session import Session
-from covet.sessions.stores import SealedSessions, SessionStore, StoredSession
+from covet.sessions.stores import Ready, SealedSessions, SessionStore, StoredSession
 
 __all__ = [
+    "Ready",
     "SealedSessions",
     "Session",
     "SessionError",

@@ -18,7 +18,7 @@ from msgspec.msgpack import Decoder, Encoder, Ext
 
 from covet.sessions.errors import SessionValueError
 
-__all__ = ["SCALARS", "TYPED", "Encoded", "decode", "decode_all", "encode", "encode_all", "key_name"]
+__all__ = ["PLAIN", "SCALARS", "TYPED", "Encoded", "decode", "decode_all", "encode", "encode_all", "key_name"]
 
 Encoded = Mapping[str, Raw | bytes]
 """The values of a session by key, each encoded."""
@@ -26,11 +26,13 @@ Encoded = Mapping[str, Raw | bytes]
 SCALARS = frozenset({type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, UUID, Decimal})
 """The types whose values nobody can change in place."""
 
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+"""Those of them that are decoded as fast as they are looked up."""
+
 # What no key of an application begins with: such names are those of types.
 TYPED = "\0"
 
 MAX_DEPTH = 32
-_PLAIN = frozenset({type(None), bool, float, str, bytes})
 _encode = Encoder().encode
 
 
@@ -85,9 +87,7 @@ class _Unfit(Exception):  # noqa: N818 - it never leaves this module
 def _pack(value: Any, depth: int = 0) -> Any:
     """A value as something that MessagePack knows."""
     kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if kind is int and -(2**63) <= value < 2**64:
+    if kind in PLAIN and (kind is not int or -(2**63) <= value < 2**64):
         return value
     if depth == MAX_DEPTH:
         raise _Unfit(f"it is nested deeper than {MAX_DEPTH} levels, or holds itself")
@@ -186,10 +186,10 @@ def decode(key: str | type[Any], data: Raw | bytes) -> Any:
         SessionValueError: it is of an earlier shape of its type, or was not encoded here.
     """
     try:
-        if isinstance(key, type):
-            kind: Any = key
-            return _record_decoder(kind)(data)
-        return _DECODER.decode(data)
+        if key.__class__ is str:
+            return _DECODER.decode(data)
+        kind: Any = key
+        return _record_decoder(kind)(data)
     except (DecodeError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         name = key.__qualname__ if isinstance(key, type) else repr(key)
         raise SessionValueError(f"what is stored as session[{name}] does not fit: {error}") from None

@@ -19,7 +19,7 @@ from covet.sessions.encoding import Encoded, decode, decode_all, encode_all, key
 from covet.sessions.errors import SessionError, SessionStoreError, SessionTooLargeError, SessionValueError
 from covet.sessions.ids import ID_LENGTH, checked_user, key_of
 from covet.sessions.session import Session
-from covet.sessions.stores import SealedSessions, SessionStore, StoredSession
+from covet.sessions.stores import Ready, SealedSessions, SessionStore, StoredSession
 
 if TYPE_CHECKING:
     from covet.applications import Covet
@@ -101,7 +101,9 @@ class Sessions:
         sealed = isinstance(configured.backend, SealedSessions)
         self._sealed: SealedSessions | None = configured.backend if sealed else None
         self._store: SessionStore | None = None if sealed else configured.backend
-        self._refresh: float = REFRESH * self.settings.idle_seconds
+        self._idle: float = self.settings.idle_seconds
+        self._lifetime: float = self.settings.lifetime_seconds
+        self._refresh: float = REFRESH * self._idle
         self._warned = False
 
     def __repr__(self) -> str:
@@ -195,22 +197,36 @@ class Sessions:
         text = self.cookie.sent(connection)
         if text is None:
             return None
-        if self._sealed is not None:
-            opened = self._sealed.open(self.cookie.name, text.decode("latin-1"))
-            return None if opened is None else self._usable(*opened, self.clock())
+        if self._store is None:
+            return self._opened(text)
         # What no id looks like need not be looked for.
         if len(text) != ID_LENGTH:
             return None
         key, now = key_of(text), self.clock()
-        asked = self._start_asking((self._store or self.stored).load(key, now))
-        if not isinstance(asked, tuple):
+        asked = self._start_loading(self._store, key, now)
+        if not isinstance(asked, Ready):
             return self._found_later(key, asked, now)
-        found = asked[0]
+        found = asked.value
         return None if found is None else self._usable(key, found, now)
+
+    def _opened(self, text: bytes) -> Found | None:
+        assert self._sealed is not None
+        opened = self._sealed.open(self.cookie.name, text.decode("latin-1"))
+        return None if opened is None else self._usable(*opened, self.clock())
 
     async def _found_later(self, key: bytes, asked: Awaitable[StoredSession | None], now: float) -> Found | None:
         found = await asked
         return None if found is None else self._usable(key, found, now)
+
+    def _start_loading(
+        self, store: SessionStore, key: bytes, now: float
+    ) -> Ready[StoredSession | None] | Awaitable[StoredSession | None]:
+        """What a store has under a key, as `_start_asking` gives it. A store may have a plain method for this."""
+        try:
+            asked = store.load(key, now)
+        except Exception as error:
+            raise self._failed(error) from error
+        return asked if isinstance(asked, Ready) else self._start_asking(asked)
 
     async def reload(self, key: bytes) -> Found | None:
         """The session of a key as it is in the store now.
@@ -219,7 +235,7 @@ class Sessions:
             SessionStoreError: the store is down.
         """
         now = self.clock()
-        found = await self.ask(self.stored.load(key, now))
+        found = await self._start_loading(self.stored, key, now)
         return None if found is None else self._usable(key, found, now)
 
     def _usable(self, key: bytes, found: StoredSession, now: float) -> Found | None:
@@ -233,16 +249,11 @@ class Sessions:
 
     def alive(self, session: StoredSession, now: float) -> bool:
         """Whether a session has not expired, by what it says and by what the settings say today."""
-        settings = self.settings
-        return (
-            now < session.expires
-            and now - session.seen < settings.idle_seconds
-            and now - session.created < settings.lifetime_seconds
-        )
+        return now < session.expires and now - session.seen < self._idle and now - session.created < self._lifetime
 
     def expiry(self, created: float, now: float) -> float:
         """When a session that is used now ends unless it is used again."""
-        return min(now + self.settings.idle_seconds, created + self.settings.lifetime_seconds)
+        return min(now + self._idle, created + self._lifetime)
 
     def stale(self, session: StoredSession, now: float) -> bool:
         """Whether it is time to note that a session is used."""
@@ -256,7 +267,7 @@ class Sessions:
         """How many seconds a browser keeps the cookie; None for as long as it runs."""
         if not self.settings.persistent:
             return None
-        return max(1, int(session.created + self.settings.lifetime_seconds - self.clock()))
+        return max(1, int(session.created + self._lifetime - self.clock()))
 
     def encode(self, values: Encoded) -> bytes:
         """The values of a session for the store.
@@ -309,11 +320,10 @@ class Sessions:
         Raises:
             SessionStoreError: it is down, or did not answer in time.
         """
-        asked = self._start_asking(call)
-        return asked[0] if isinstance(asked, tuple) else await asked
+        return await self._start_asking(call)
 
-    def _start_asking(self, call: Awaitable[T]) -> tuple[T] | Awaitable[T]:
-        """What the store answers, in a tuple, if it does so without waiting; else what is to be awaited.
+    def _start_asking(self, call: Awaitable[T]) -> Ready[T] | Awaitable[T]:
+        """What the store answers if it does so without waiting; else what is to be awaited.
 
         A store in memory answers at once: then there is no need for a timer, nor for a coroutine. It raises what `ask`
         raises.
@@ -329,7 +339,7 @@ class Sessions:
                 steps = call.__await__()
                 trap = next(steps)
         except StopIteration as done:
-            return (done.value,)
+            return Ready(done.value)
         except Exception as error:
             raise self._failed(error) from error
         return self._ask_on(steps, trap)

@@ -12,8 +12,8 @@ import anyio
 
 from covet.exceptions import HTTPError
 from covet.requests import Request
+from covet.responses import make_private
 from covet.sessions.contents import Contents
-from covet.sessions.cookies import make_private
 from covet.sessions.encoding import Encoded
 from covet.sessions.errors import SessionError
 from covet.sessions.ids import checked_user, key_of, new_id

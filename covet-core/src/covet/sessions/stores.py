@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Generator, Sequence
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
-__all__ = ["SealedSessions", "SessionStore", "StoredSession"]
+__all__ = ["Ready", "SealedSessions", "SessionStore", "StoredSession"]
+
+T = TypeVar("T")
+
+
+class Ready(Struct, Generic[T], frozen=True, gc=False):
+    """An answer that is there already, to be awaited like one that is not.
+
+    A plain method that never has to wait returns it in place of a coroutine, which takes several times as long to make
+    and to run. Awaiting it gives the answer at once, and lets nobody else run.
+
+    Attributes:
+        value: the answer.
+    """
+
+    value: T
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self.value
+        yield
 
 
 class StoredSession(Struct, frozen=True, kw_only=True, array_like=True):
@@ -53,8 +72,11 @@ class SessionStore(Protocol):
     shared: bool
 
     @abstractmethod
-    async def load(self, key: bytes, now: float) -> StoredSession | None:
-        """The session, or None."""
+    def load(self, key: bytes, now: float) -> Awaitable[StoredSession | None]:
+        """The session, or None. An `async def`, or a plain method of a store that has it at hand, and returns `Ready`.
+
+        Every request that looks at its session pays for this call.
+        """
 
     @abstractmethod
     async def create(self, key: bytes, session: StoredSession, now: float) -> bool:

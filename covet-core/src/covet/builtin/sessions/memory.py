@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from covet.sessions import StoredSession
+from covet.sessions import Ready, StoredSession
 
 __all__ = ["MemorySessionSettings", "MemorySessionStore"]
 
@@ -59,10 +59,10 @@ class MemorySessionStore:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def load(self, key: bytes, now: float) -> StoredSession | None:
+    def load(self, key: bytes, now: float) -> Awaitable[StoredSession | None]:
         """The session, or None."""
         found = self._sessions.get(key)
-        return found if found is not None and found.expires > now else None
+        return Ready(found if found is not None and found.expires > now else None)
 
     async def create(self, key: bytes, session: StoredSession, now: float) -> bool:
         """Keep a new session unless the key is taken; whether it was kept."""
