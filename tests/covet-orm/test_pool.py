@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from tests.line_database import LineConnection, LineDriver, LineServer
+from tests.line_database import LineConnection, LineDriver, LineServer, until
 
 from covet_orm.drivers.protocol import Connection, SessionState
 from covet_orm.exceptions import (
@@ -63,15 +62,6 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
             await until(lambda: not server.sessions, "the server has no session left")
         finally:
             await server.stop()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what must happen."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"this did not happen: {what}")
 
 
 async def turn(times: int = 3) -> None:
@@ -456,9 +446,11 @@ async def test_a_pool_that_is_forgotten_is_warned_of_and_its_maintenance_ends() 
     await pool.open()
     before = {task for task in asyncio.all_tasks() if "maintenance" in task.get_name()}
     assert len(before) == 1
+    kept = [pool]
+    del pool
     with pytest.warns(ResourceWarning, match="was not closed"):
-        del pool
-        gc.collect()
+        kept.clear()
+    gc.collect()
     await asyncio.wait(before, timeout=5)
     assert all(task.done() for task in before)
     driver.made[0].terminate()
@@ -770,18 +762,89 @@ def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
         PoolSettings(**wrong)
 
 
-async def test_all_tasks_cancelled_by_somebody_else_leave_a_pool_that_works() -> None:
-    async with running(check_after_idle=0.0) as run:
-        run.pool.release(await run.pool.acquire())
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("check", [None, 0.0])
+async def test_the_tasks_of_the_pool_cancelled_by_somebody_else(check: float | None, turns: int) -> None:
+    """Such as by whoever cancels all tasks: before they have run at all, or while they wait."""
+    async with running(check_after_idle=check, max_size=3) as run:
+        if check is not None:
+            run.pool.release(await run.pool.acquire())
+        run.server.gate.clear()
         for _ in range(2):
-            # Before the pool's tasks have run at all, and after.
-            for turns in (1, 2):
-                tasks = [asyncio.create_task(run.pool.acquire()) for _ in range(3)]
-                await turn(turns)
-                for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                    if task.get_name().startswith("pool default: c"):
-                        task.cancel()
-                for connection in await asyncio.wait_for(asyncio.gather(*tasks), 5):
-                    run.pool.release(connection)
-        logging.getLogger("covet_orm.pool").debug("%r", run.pool)
-        assert run.pool.stats.making == run.pool.stats.checking == 0
+            tasks = [asyncio.create_task(run.pool.acquire()) for _ in range(3)]
+            await turn(turns)
+            own = [task for task in asyncio.all_tasks() if task.get_name().startswith("pool default: c")]
+            assert own
+            for task in own:
+                task.cancel()
+            await turn()
+            run.server.gate.set()
+            for connection in await asyncio.wait_for(asyncio.gather(*tasks), 5):
+                run.pool.discard(connection)
+        assert run.pool.size == 0
+
+
+async def test_a_connection_that_is_made_in_spite_of_the_pools_end_is_closed() -> None:
+    class Stubborn(LineDriver):
+        """Finishes what it has begun."""
+
+        async def connect(self) -> LineConnection:
+            task = asyncio.create_task(super().connect())
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                return await task
+
+    server = LineServer()
+    await server.start()
+    driver = Stubborn(server)
+    pool = Pool(driver)
+    await pool.open()
+    server.gate.clear()
+    waiting = asyncio.create_task(pool.acquire())
+    await until(lambda: server.connects == 1, "one is under way")
+    closing = asyncio.create_task(pool.close())
+    await turn()
+    server.gate.set()
+    await closing
+    with pytest.raises(PoolClosed):
+        await waiting
+    assert pool.size == 0
+    assert [made.state for made in driver.made] == [SessionState.CLOSED]
+    await server.stop()
+
+
+def test_a_loop_that_goes_on_in_another_thread_takes_its_pool_along() -> None:
+    loop = asyncio.new_event_loop()
+    server = LineServer()
+    failures: list[BaseException] = []
+
+    async def begin() -> Pool:
+        await server.start()
+        pool = Pool(LineDriver(server))
+        await pool.open()
+        return pool
+
+    async def go_on(pool: Pool) -> None:
+        connection = await pool.acquire()
+        assert await connection.fetch("hello") == [("hello",)]
+        pool.release(connection)
+
+    async def end(pool: Pool) -> None:
+        await pool.close()
+        await server.stop()
+
+    def elsewhere() -> None:
+        try:
+            loop.run_until_complete(go_on(pool))
+        except BaseException as error:
+            failures.append(error)
+
+    pool = loop.run_until_complete(begin())
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    loop.run_until_complete(go_on(pool))
+    loop.run_until_complete(end(pool))
+    loop.close()
+    assert failures == []

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.line_database import until
+from tests.services.databases import Database
+from tests.services.mariadb import MariaDB
+from tests.services.postgresql import PostgreSQL
 
 from covet.testing.conformance.faults import at_every_await
 from covet_orm.drivers.protocol import Connection, Driver, SessionState
 from covet_orm.exceptions import ConnectionLost, DatabaseError, DatabaseUnavailable
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.urls import driver_options, parse_url
-from tests.services.databases import Database
-from tests.services.mariadb import MariaDB
-from tests.services.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio
 
@@ -58,8 +59,7 @@ async def pool_of(url: str, **settings: float | None) -> AsyncIterator[Pool]:
 
 async def at_rest(pool: Pool) -> None:
     """Nothing is held, and what is idle is clean and works."""
-    while pool.stats.making or pool.stats.checking:
-        await asyncio.sleep(0.001)
+    await until(lambda: not pool.stats.making and not pool.stats.checking, "nothing is under way")
     assert pool.stats.in_use == 0
     assert pool.stats.waiting == 0
     idle = pool.stats.idle
@@ -201,9 +201,7 @@ async def test_a_server_killed_under_load_and_started_again(server: Database, ur
 
         async def progress(count: int) -> None:
             goal = done + count
-            async with asyncio.timeout(30):
-                while done < goal:
-                    await asyncio.sleep(0.01)
+            await until(lambda: done >= goal, "statements are run", 0.03)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(50):
@@ -211,8 +209,7 @@ async def test_a_server_killed_under_load_and_started_again(server: Database, ur
             await progress(100)
             await asyncio.to_thread(server.kill)
             before = lost
-            while lost < before + 20:
-                await asyncio.sleep(0.01)
+            await until(lambda: lost >= before + 20, "requests fail")
             await asyncio.to_thread(server.start)
             await progress(100)
             stop = True

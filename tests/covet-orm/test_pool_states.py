@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.line_database import LineConnection, LineDriver, LineServer
 
 from covet_orm.drivers.protocol import Connection, SessionState
 from covet_orm.exceptions import ConnectionLost, DatabaseUnavailable
 from covet_orm.pool import Pool, PoolSettings
-from tests.line_database import LineConnection, LineDriver, LineServer
 
 MOST = 3
 

@@ -267,10 +267,10 @@ async def test_a_server_outlives_the_thread_that_started_it(name: str) -> None:
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("name", SERVERS)
 def test_nothing_is_left_of_a_closed_server(name: str, killed: bool) -> None:
-    server = a_server(name).start()
     shared = Path("/dev/shm")
-    segment = server.segment if isinstance(server, PostgreSQL) else None
     files = set(shared.iterdir())
+    server = a_server(name).start()
+    segment = server.segment if isinstance(server, PostgreSQL) else None
     pids = family(server.keeper.pid)
     assert len(pids) > 1
     assert segment is None or segment in _segments()

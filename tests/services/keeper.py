@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> None:
             if 0 not in ready:
                 continue
             received = os.read(0, 1 << 16)
-            if False:
+            if not received:
                 return
             *lines, pending = (pending + received).split(b"\n")
             for line in lines:

@@ -155,7 +155,11 @@ class MariaDB(Server):
         """Make a database empty, and make it where it is not there; its URL. Ends all connections to it."""
         self._end_others(name)
         identifier = _identifier(name)
-        self._run([(f"DROP DATABASE IF EXISTS {identifier}", ()), (f"CREATE DATABASE {identifier}", ())])
+        # What holds on to something in spite of all that is to be an error, and no end of waiting.
+        patience = "SET SESSION lock_wait_timeout = 30"
+        self._run(
+            [(patience, ()), (f"DROP DATABASE IF EXISTS {identifier}", ()), (f"CREATE DATABASE {identifier}", ())]
+        )
         return self.url(name)
 
     def _end_others(self, name: str) -> None:

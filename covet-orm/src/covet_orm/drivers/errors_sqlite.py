@@ -124,9 +124,9 @@ def _violation(kind: type[IntegrityError], name: str, text: str, statement: str)
     elif index := re.fullmatch(r"index '(.*)'", told):
         constraint = index[1]
     elif told:
-        places = [place.rpartition(".") for place in told.split(", ")]
-        table = places[0][0]
-        columns = [column for _, _, column in places]
+        # Each column has the table's name before it; a name may hold a comma.
+        table, _, first = told.partition(".")
+        columns = first.split(f", {table}.")
     return violation(
         kind,
         code=name,

@@ -1,9 +1,9 @@
 """Parameters as literals of MySQL: PyMySQL and aiomysql put them into the statement on the client's side.
 
-What keeps a value inside of its literal, whatever the session's SQL mode: a `'` is doubled, which every mode takes for one
-(MySQL Reference Manual, String Literals); a `\\` is doubled where it is an escape character, and a text with one is written in
-hexadecimal where it is none; the statement is encoded strictly as UTF-8, the character set of the connection, in which
-no byte of a longer character is one of ASCII; bytes are written in hexadecimal.
+What keeps a value inside of its literal, whatever the session's SQL mode: a `'` is doubled, which every mode takes for
+one (MySQL Reference Manual, String Literals); a backslash is doubled where it is an escape character, and a text with
+one is written in hexadecimal where it is none; the statement is encoded strictly as UTF-8, the character set of the
+connection, in which no byte of a longer character is one of ASCII; bytes are written in hexadecimal.
 """
 
 from __future__ import annotations
@@ -13,11 +13,22 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pymysql.converters import escape_date, escape_time, escape_timedelta
+from pymysql.converters import (  # type: ignore[import-untyped]
+    escape_date,
+    escape_time,
+    escape_timedelta,
+)
 
 from covet_orm.exceptions import DataError, ProgrammingError
 
 __all__ = ["statement_with"]
+
+
+SURROGATE = "a text holds a surrogate, which UTF-8 cannot"
+
+
+class _Refused(ValueError):  # noqa: N818 - it never leaves this module but as a cause
+    """A parameter cannot be a literal."""
 
 
 def statement_with(sql: str, params: Sequence[Any], *, backslash_escapes: bool = True) -> bytes:
@@ -28,25 +39,30 @@ def statement_with(sql: str, params: Sequence[Any], *, backslash_escapes: bool =
         ProgrammingError: there are more or fewer parameters than places.
     """
     literals = []
-    for value in params:
-        kind = type(value)
-        if kind is str:
-            literals.append(_text(value) if backslash_escapes or "\\" not in value else _hexadecimal(value))
-        elif kind is int:
-            literals.append(str(value))
-        elif value is None:
-            literals.append("NULL")
-        else:
-            literals.append(_literal(value, backslash_escapes))
+    try:
+        for value in params:
+            kind = type(value)
+            if kind is str:
+                literals.append(_text(value) if backslash_escapes or "\\" not in value else _hexadecimal(value))
+            elif kind is int:
+                literals.append(str(value))
+            elif value is None:
+                literals.append("NULL")
+            else:
+                literals.append(_literal(value, backslash_escapes))
+    except _Refused as error:
+        raise DataError(f"parameter {len(literals) + 1}: {error}", statement=sql) from error
+    except UnicodeEncodeError as error:
+        raise DataError(f"parameter {len(literals) + 1}: {SURROGATE}", statement=sql) from error
     try:
         return (sql % tuple(literals)).encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError("a text holds a surrogate, which UTF-8 cannot") from None
-    except (TypeError, ValueError):
+    except UnicodeEncodeError as error:
+        raise DataError(SURROGATE, statement=sql.encode("utf-8", "replace").decode()) from error
+    except (TypeError, ValueError) as error:
         raise ProgrammingError(
             f"the statement does not take {len(literals)} parameters: their places are %s, and a percent sign is %%",
             statement=sql,
-        ) from None
+        ) from error
 
 
 def _text(value: str) -> str:
@@ -54,10 +70,7 @@ def _text(value: str) -> str:
 
 
 def _hexadecimal(value: str) -> str:
-    try:
-        return f"_utf8mb4 X'{value.encode('utf-8').hex()}'"
-    except UnicodeEncodeError:
-        raise DataError("a text holds a surrogate, which UTF-8 cannot") from None
+    return f"_utf8mb4 X'{value.encode('utf-8').hex()}'"
 
 
 def _literal(value: Any, backslash_escapes: bool) -> str:
@@ -69,19 +82,19 @@ def _literal(value: Any, backslash_escapes: bool) -> str:
         if kind is str:
             text = str.__str__(value)
             return _text(text) if backslash_escapes or "\\" not in text else _hexadecimal(text)
-    raise DataError(f"MySQL has no type for a parameter of the type {type(value).__name__}")
+    raise _Refused(f"MySQL has no type for a parameter of the type {type(value).__name__}")
 
 
 def _float(value: float) -> str:
     text = float.__repr__(value)
     if text in ("nan", "inf", "-inf"):
-        raise DataError(f"MySQL has no {text}")
+        raise _Refused(f"MySQL has no {text}")
     return text if "e" in text else f"{text}e0"
 
 
 def _decimal(value: Decimal) -> str:
     if not value.is_finite():
-        raise DataError("MySQL has no decimal number that is infinite or none")
+        raise _Refused("MySQL has no decimal number that is infinite or none")
     return format(value, "f")
 
 
@@ -91,13 +104,13 @@ def _datetime(value: datetime.datetime) -> str:
         try:
             value = value.astimezone(datetime.UTC).replace(tzinfo=None)
         except OverflowError:
-            raise DataError("a date and time is out of range in UTC") from None
+            raise _Refused("a date and time is out of range in UTC") from None
     return f"'{value.isoformat(' ')}'"
 
 
 def _time(value: datetime.time) -> str:
     if value.tzinfo is not None:
-        raise DataError("MySQL has no time of day with a time zone")
+        raise _Refused("MySQL has no time of day with a time zone")
     return str(escape_time(value))
 
 

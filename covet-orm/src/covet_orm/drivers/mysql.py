@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from anyio import fail_after, move_on_after
@@ -28,7 +28,7 @@ from covet_orm.exceptions import ConnectionLost, DatabaseError, ProgrammingError
 from covet_orm.urls import Target
 
 try:
-    import aiomysql  # noqa: F401 - what is missing is told here
+    import aiomysql  # type: ignore[import-untyped] # noqa: F401 - what is missing is told here
 except ImportError as error:
     raise ConfigurationError(
         "a MySQL or MariaDB database needs aiomysql; type: pip install 'covet-orm[mysql]'"
@@ -106,7 +106,9 @@ class MySQLConnection:
         """Run one statement without parameters, its text as it is."""
         await self._send(sql, sql.encode("utf-8", "backslashreplace"), quotable=True)
 
-    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
+    async def stream(
+        self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
+    ) -> AsyncGenerator[list[Row], None]:
         """Run a SELECT; its rows in chunks, as the server sends them. No other statement can run meanwhile.
 
         Left early, the server is asked to send no more, from a second connection; what is on its way is read.
@@ -181,8 +183,7 @@ class MySQLConnection:
                 raise error
             return translated
         if self.raw.get_transaction_status():
-            # An error does not tell whether the server rolled the transaction back, as it does for a deadlock; an answer
-            # does.
+            # An error does not tell whether the server rolled the transaction back, as for a deadlock; an answer does.
             try:
                 await self.raw.ping(reconnect=False)
             except BaseException as second:
@@ -284,6 +285,8 @@ class MySQLDriver:
             password=self.target.password or "",
             db=self.target.database or None,
             charset=self.options.charset,
+            autocommit=None,
+            local_infile=False,
             ssl=None if host.is_socket else self._tls,
             program_name=self.options.application_name,
             **place,

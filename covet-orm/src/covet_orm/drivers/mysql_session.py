@@ -11,9 +11,15 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-import aiomysql
-from pymysql.constants import CLIENT, COMMAND, CR, ER, SERVER_STATUS
-from pymysql.err import InterfaceError, OperationalError
+import aiomysql  # type: ignore[import-untyped]
+from pymysql.constants import (  # type: ignore[import-untyped]
+    CLIENT,
+    COMMAND,
+    CR,
+    ER,
+    SERVER_STATUS,
+)
+from pymysql.err import InterfaceError, OperationalError  # type: ignore[import-untyped]
 
 from covet_orm.drivers.protocol import Row
 
@@ -29,7 +35,7 @@ class Session(aiomysql.Connection):  # type: ignore[misc]
     """
 
     def __init__(self, *, require_tls: bool, **arguments: Any) -> None:
-        super().__init__(local_infile=False, autocommit=None, **arguments)
+        super().__init__(**arguments)
         self.client_flag |= CLIENT.FOUND_ROWS
         self.client_flag &= ~(CLIENT.MULTI_STATEMENTS | CLIENT.LOCAL_FILES)
         self.require_tls = require_tls
@@ -55,7 +61,7 @@ class Session(aiomysql.Connection):  # type: ignore[misc]
     def is_gone(self) -> bool:
         """Whether either side has closed the connection."""
         reader = self._reader
-        return self._writer is None or reader.eof_received or reader.exception() is not None
+        return self._writer is None or reader is None or reader.eof_received or reader.exception() is not None
 
     @property
     def backslash_escapes(self) -> bool:

@@ -2,8 +2,8 @@
 
 Placeholders are `$1`, `$2`, ... What asyncpg takes and gives: int, float, bool, str, bytes, `Decimal` (numeric),
 `UUID`, `date`, `time`, `datetime` (aware, in UTC, for timestamptz; naive for timestamp), `timedelta` (interval),
-`ipaddress` objects (inet, cidr), lists (arrays), `asyncpg.Range`; json and jsonb are text both ways, for whoever encodes
-it. Every session has the time zone UTC.
+`ipaddress` objects (inet, cidr), lists (arrays), `asyncpg.Range`; json and jsonb are text both ways, for whoever
+encodes it. Every session has the time zone UTC.
 
 A cancelled statement leaves its connection busy for good: the server is asked to cancel it, and whether that request
 arrives before or after its end cannot be known. `close` waits for the answer and then ends the session, so that the
@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from anyio import move_on_after
@@ -156,7 +156,9 @@ class PostgreSQLConnection:
             raise await self._failure(phase, error, sql) from error
         self._phase = REST
 
-    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
+    async def stream(
+        self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
+    ) -> AsyncGenerator[list[Row], None]:
         """Run a SELECT; its rows in chunks, by a cursor of the server, in the transaction that the caller opened.
 
         Other statements may run on the connection between two chunks.
@@ -264,7 +266,7 @@ class PostgreSQLConnection:
                 else:
                     # A portal of the protocol has a name that no SQL knows, and asyncpg closes none in public.
                     await cursor._close_portal(CLOSE_SECONDS)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - `_failure` raises what is not the server's
                 failure = await self._failure(phase, error, sql)
                 logger.debug("connection %d: its cursor was not closed: %s", self.number, failure)
             else:
@@ -302,12 +304,8 @@ class PostgreSQLDriver:
         for attribute in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
             for host in self.target.hosts:
                 try:
-                    raw = await asyncpg.connect(
-                        host=host.name,
-                        port=host.port,
-                        target_session_attrs=SessionAttribute(attribute),
-                        **self._arguments,
-                    )
+                    arguments = {**self._arguments, "target_session_attrs": attribute}
+                    raw = await asyncpg.connect(host=host.name, port=host.port, **arguments)
                 except Exception as error:  # noqa: BLE001 - raised when the last host has refused
                     refusals.append((host, error))
                 else:

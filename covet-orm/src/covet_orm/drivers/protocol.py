@@ -66,22 +66,28 @@ class Connection(Protocol):
     @property
     def state(self) -> SessionState:
         """Told by the protocol, at the cost of an attribute or two."""
+        ...
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a statement; all its rows."""
+        ...
 
     async def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
         """Run a statement; all its rows and the names of their columns."""
+        ...
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; how many rows it changed (matched, for an UPDATE), 0 where that makes no sense."""
+        ...
 
     async def insert(self, sql: str, params: Sequence[Any] = ()) -> Inserted:
         """Run an INSERT without RETURNING."""
+        ...
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement once for each row of parameters; how many rows it changed in all, -1 where that is not told.
         Not atomic by itself where the caller opened no transaction and the driver has none of its own."""
+        ...
 
     async def script(self, sql: str) -> None:
         """Run statements without parameters, several if the server takes several: BEGIN, SET, DDL."""
@@ -92,6 +98,7 @@ class Connection(Protocol):
         An iteration that is left early must be closed with `aclose()`; the connection is at rest afterwards. On
         PostgreSQL the caller has opened a transaction.
         """
+        ...
 
     async def close(self) -> None:
         """End the session in good order. Does not raise; cancelled or after 5 seconds, it is cut."""
@@ -118,6 +125,7 @@ class Driver(Protocol):
         Raises:
             DatabaseUnavailable: it could not be made, or not in `connect_timeout` seconds.
         """
+        ...
 
     async def ping(self, connection: Connection) -> None:
         """Return when the connection still works; one round trip. Raises `ConnectionLost` when not."""

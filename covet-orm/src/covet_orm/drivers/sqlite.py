@@ -16,7 +16,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ from covet_orm.exceptions import ConnectionLost, DatabaseError, ProgrammingError
 from covet_orm.urls import MEMORY, Target
 
 try:
-    import aiosqlite
+    from covet_orm.drivers.sqlite_thread import SQLiteThread
 except ImportError as error:
     raise ConfigurationError("an SQLite database needs aiosqlite; type: pip install 'covet-orm[sqlite]'") from error
 
@@ -60,7 +60,7 @@ class SQLiteConnection:
 
     __slots__ = ("_busy_timeout", "_db", "_expired", "_phase", "_stop", "_timeout", "number", "raw", "server_id")
 
-    def __init__(self, raw: aiosqlite.Connection, db: sqlite3.Connection, options: SQLiteOptions) -> None:
+    def __init__(self, raw: SQLiteThread, db: sqlite3.Connection, options: SQLiteOptions) -> None:
         self.raw = raw
         self.number = next(numbers)
         self.server_id: int | None = None
@@ -105,7 +105,9 @@ class SQLiteConnection:
         """Run statements without parameters, one after the other; those before a wrong one stay done."""
         await self._run(sql, self._script, sql)
 
-    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
+    async def stream(
+        self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
+    ) -> AsyncGenerator[list[Row], None]:
         """Run a SELECT; its rows in chunks. Other statements may run on the connection between two chunks."""
         cursor = await self._run(sql, self._step, sql, params)
         try:
@@ -142,10 +144,7 @@ class SQLiteConnection:
             self._db.interrupt()
         except sqlite3.ProgrammingError:
             return
-        # From a thread without an event loop: the worker would tell this loop about its end, when it may be closed.
-        stopper = threading.Thread(target=self.raw.stop, name="covet-sqlite-stop")
-        stopper.start()
-        stopper.join()
+        self.raw.stop()
 
     async def _run(self, sql: str, function: Callable[..., T], *args: Any) -> T:
         """Call a function in the connection's thread."""
@@ -156,7 +155,7 @@ class SQLiteConnection:
         if self._timeout:
             timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
         try:
-            result = await self._visit(function, *args)
+            result = await self.raw.visit(function, *args)
         except BaseException as error:
             raise await self._failure(error, sql) from error
         finally:
@@ -164,11 +163,6 @@ class SQLiteConnection:
                 timer.cancel()
         self._phase = REST
         return result
-
-    def _visit(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
-        """Have a function called in the thread. In public, aiosqlite has no way to do several things in one visit."""
-        visit: Awaitable[T] = self.raw._execute(function, *args)  # type: ignore[no-untyped-call]
-        return visit
 
     def _expire(self) -> None:
         self._expired = True
@@ -200,7 +194,7 @@ class SQLiteConnection:
         self._phase = BROKEN
         self._stop.set()
         with move_on_after(INTERRUPT_SECONDS, shield=True), _interrupting(self._db):
-            await self._visit(bool)  # the thread comes to it after the statement
+            await self.raw.visit(bool)  # the thread comes to it after the statement
             self._phase = REST
             self._stop.clear()
 
@@ -285,10 +279,10 @@ class SQLiteDriver:
             DatabaseUnavailable: it cannot be opened, or is no database.
         """
         opening = _Opening(self.target.database, self.options)
-        raw = aiosqlite.Connection(opening, iter_chunk_size=1000)
+        raw = SQLiteThread(opening)
         try:
             with fail_after(self.options.connect_timeout):
-                await raw
+                db = await raw.enter()
         except BaseException as error:
             opening.abandon()
             if isinstance(error, TimeoutError):
@@ -298,7 +292,7 @@ class SQLiteDriver:
             if translated is None:
                 raise
             raise unavailable(self.target, str(translated), code=translated.code) from error
-        return SQLiteConnection(raw, opening.opened(), self.options)
+        return SQLiteConnection(raw, db, self.options)
 
     async def ping(self, connection: Connection) -> None:
         """Return when the connection still works.
@@ -344,10 +338,6 @@ class _Opening:
                 self._db = db
         return db
 
-    def opened(self) -> sqlite3.Connection:
-        assert self._db is not None  # aiosqlite has returned
-        return self._db
-
     def abandon(self) -> None:
         """Close the database, now or when it is opened."""
         with self._lock:
@@ -391,7 +381,7 @@ def _set_journal_mode(db: sqlite3.Connection, options: SQLiteOptions) -> None:
 
 
 def _statements(sql: str) -> Iterator[str]:
-    """The statements of a script. `sqlite3.complete_statement` knows where a `;` ends none: texts, comments, triggers."""
+    """The statements of a script; `sqlite3.complete_statement` knows where a `;` ends none, in texts and triggers."""
     begin = 0
     end = sql.find(";")
     while end != -1:

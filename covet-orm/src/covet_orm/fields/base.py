@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 import sqlalchemy
 
@@ -54,9 +56,17 @@ DB_DEFAULT = DatabaseDefault()
 class Field(Generic[T]):
     """A column of a model.
 
-    On the class it is an expression (`User.age > 3` is a condition), on an instance a value. A custom field derives from
-    this class and overrides `column_type`, `to_python` and, where a driver's values differ from Python's, `binder` and
-    `loader`.
+    On the class it is an expression (`User.age > 3` is a condition), on an instance a value.
+
+    A field of one's own derives from this class, or from one that is near to it, and overrides
+
+    - `column_type`: the SQL type, with variants where databases differ;
+    - `to_python`: makes the value that an instance holds of one that a caller gave, or raises ValueError;
+    - `binder`: where a driver takes something else than that value; it checks as `to_python` does, for it is all that a
+      value in a filter goes through;
+    - `loader`: where a driver gives something else;
+    - `validate`: what is checked of a value that is saved, beyond its type; with `checks_values = True`;
+    - `unsupported`: why a database cannot have the field, where one cannot.
 
     Args:
         null: whether the column may be NULL; its values are then `T | None`.
@@ -69,6 +79,9 @@ class Field(Generic[T]):
         db_column: the name of the column; that of the attribute by default.
         primary_key: whether the column is the primary key, or a part of it when several are.
         comment: what the database says about the column.
+
+    Raises:
+        ModelError: the options contradict each other, or there is no such option.
     """
 
     checks_values: ClassVar[bool] = False
@@ -92,9 +105,19 @@ class Field(Generic[T]):
         db_column: str | None = None,
         primary_key: bool = False,
         comment: str | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise ModelError(self._no_option(next(iter(unknown))))
         if primary_key and null:
-            raise ModelError("a primary key has null=True; the columns of a primary key cannot be NULL")
+            raise ModelError("a primary key has null=True; the columns of a primary key cannot be NULL: leave it out")
+        if default is None and not null:
+            raise ModelError(f"{type(self).__name__}(default=None) needs null=True, or None is no value of the field")
+        if isinstance(default, (list, dict, set, bytearray)):
+            raise ModelError(
+                f"{type(self).__name__}(default={default!r}) would be one object that all share; give a function that makes "
+                f"one: default={type(default).__name__}, or default=lambda: {default!r}"
+            )
         self.null = null
         self.default = default
         self.db_default = db_default
@@ -113,7 +136,9 @@ class Field(Generic[T]):
         def __get__(self, instance: None, owner: type[Any]) -> ColumnReference[T]: ...
         @overload
         def __get__(self, instance: Model, owner: type[Any]) -> T: ...
-        def __get__(self, instance: Model | None, owner: type[Any]) -> Any: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any]) -> Self: ...
+        def __get__(self, instance: object, owner: type[Any]) -> Any: ...
         def __set__(self, instance: Model, value: T) -> None: ...
 
     @property
@@ -199,7 +224,33 @@ class Field(Generic[T]):
         """What makes a value of what a driver gave, not None; None where it is the value already."""
         return None
 
-    def validate(self, value: T) -> list[str]:
+    def writer(self, kind: str) -> Convert:
+        """What makes a parameter for a driver of a value that is to be written: `binder`, after `validate`.
+
+        Raises, when it is called:
+            ValueError: the value is none that the field takes.
+        """
+        bind = self.binder(kind)
+        if not (self.checks_values or self.choices or self.validators):
+            return bind
+
+        def write(value: Any) -> Any:
+            wrong = self.validate(value)
+            if wrong:
+                raise ValueError("; ".join(wrong))
+            return bind(value)
+
+        return write
+
+    def unsupported(self, kind: str) -> str:
+        """Why a database cannot have the field, and what can be done; empty when it can.
+
+        Args:
+            kind: `postgresql`, `mysql`, `mariadb` or `sqlite`.
+        """
+        return ""
+
+    def validate(self, value: Any) -> list[str]:
         """What is wrong with a value beyond its type: choices and validators. Empty when nothing is."""
         if value is None:
             return [] if self.null or self.filled_by_database else ["it may not be None"]
@@ -237,13 +288,30 @@ class Field(Generic[T]):
             return None
         if isinstance(self.db_default, sqlalchemy.sql.ClauseElement):
             return self.db_default
-        return sqlalchemy.literal(self.db_default, self.column_type())
+        from covet_orm.models.definitions import DefinedExpression, DefinedValue
+
+        if hasattr(self.db_default, "build"):
+            return DefinedExpression(self.db_default, self.model)
+        return DefinedValue(self, self.db_default)
 
     def reference(self) -> Expression[T]:
         """The field as an expression: what `Model.field` is."""
         from covet_orm.expressions.references import ColumnReference
 
         return ColumnReference(self)
+
+    def _no_option(self, name: str) -> str:
+        """The message for an option that the field does not have."""
+        known = {
+            parameter.name
+            for ancestor in type(self).__mro__
+            if "__init__" in vars(ancestor)
+            for parameter in inspect.signature(ancestor.__init__).parameters.values()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        near = difflib.get_close_matches(name, known, 1)
+        told = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
+        return f"{type(self).__name__} has no option {name!r}; {told}"
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         """Called by Python for a class that is no model: a mixin's fields belong to the models that take it."""

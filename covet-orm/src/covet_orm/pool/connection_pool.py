@@ -7,7 +7,9 @@ import logging
 import os
 import warnings
 import weakref
+from collections.abc import Callable
 from math import inf
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 
@@ -28,6 +30,9 @@ IDLE = SessionState.IDLE
 CLOSED = SessionState.CLOSED
 # Seconds between two rounds of maintenance, at most.
 ROUND = 30.0
+
+
+_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool(Stock):
@@ -90,6 +95,9 @@ class Pool(Stock):
                 cooldown=settings.retry_after,
             )
         super().__init__(driver, settings, name, breaker)
+        # The running loop is known by its thread and that it runs: to ask for it asks the system, on Python 3.11.
+        self._thread = 0
+        self._is_running: Callable[[], bool] = bool
         self._process = 0
         self._opening = False
         self._ended: asyncio.Event | None = None
@@ -147,7 +155,9 @@ class Pool(Stock):
             slot.statement = statement
 
     async def open(self) -> None:
-        """Make `min_size` connections, all at once unless the last attempt has failed; from then on the pool belongs to the running event loop.
+        """Make `min_size` connections, all at once unless the last attempt has failed.
+
+        From then on the pool belongs to the running event loop.
 
         Cancelled, it leaves no connection, and may be called again; so it does when it raises.
 
@@ -180,7 +190,9 @@ class Pool(Stock):
             self._cut_idle()
             raise failed
         self._loop = asyncio.get_running_loop()
-        self._process = os.getpid()
+        self._is_running = self._loop.is_running
+        self._thread, self._process = get_ident(), os.getpid()
+        _open_pools.add(self)
         shortest = min(seconds for seconds in (self.settings.max_idle, self.settings.max_age, ROUND * 4) if seconds)
         self._workers.start(_maintain(weakref.ref(self), shortest / 4), "maintenance")
 
@@ -192,12 +204,8 @@ class Pool(Stock):
         Raises:
             OrmError: the pool is not open, or belongs to another event loop or process.
         """
-        loop = self._loop
-        try:
-            if asyncio.get_running_loop() is not loop:
-                raise self._misused()
-        except RuntimeError:
-            raise self._misused() from None
+        if get_ident() != self._thread or not self._is_running():
+            self._require_own_loop()
         idle = self._idle
         while idle:
             slot = idle[-1]
@@ -210,7 +218,7 @@ class Pool(Stock):
             if now - slot.idle_since >= self._check_after or slot.idle_since <= self._doubted:
                 return None
             idle.pop()
-            slot.task = asyncio.current_task(loop)
+            slot.task = asyncio.current_task(self._loop)
             slot.since = now
             self._held[connection] = slot
             return connection
@@ -278,11 +286,8 @@ class Pool(Stock):
             OrmError: the connection is not held: it was released before, or belongs to another pool; or the pool
                 belongs to another event loop or process.
         """
-        try:
-            if asyncio.get_running_loop() is not self._loop:
-                raise self._misused()
-        except RuntimeError:
-            raise self._misused() from None
+        if get_ident() != self._thread or not self._is_running():
+            self._require_own_loop()
         slot = self._held.pop(connection, None)
         if slot is None:
             if connection.state is CLOSED:
@@ -433,6 +438,8 @@ class Pool(Stock):
             raise self._misused() from None
         if running is not self._loop:
             raise self._misused()
+        # The loop goes on in another thread.
+        self._thread = get_ident()
 
     def _misused(self) -> OrmError:
         """The error for a call from where the pool does not belong."""
@@ -463,3 +470,13 @@ async def _maintain(reference: weakref.ref[Pool], seconds: float) -> None:
         except Exception:
             logger.exception("looking after the pool %s failed", pool.name)
         del pool
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: what the parent opened belongs to none of its threads."""
+    for pool in _open_pools:
+        pool._thread = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -165,8 +165,8 @@ class Stock:
         self._grow()
 
     def _forget_attempt(self, attempt: object, task: asyncio.Task[None]) -> None:
-        """After an attempt that was cancelled before it began, by somebody who cancels all tasks."""
-        if attempt in self._making:
+        """After an attempt that somebody cancelled, perhaps before it had begun: whoever waits needs another one."""
+        if task.cancelled():
             self._making.discard(attempt)
             if self._longest_waiter() is not None:
                 self._grow()

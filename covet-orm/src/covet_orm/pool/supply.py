@@ -33,7 +33,7 @@ class Supply:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether one attempt shall be made at a time: the last one has failed, or the breaker lets only probes through."""
+        """Whether to make one attempt at a time: the last one has failed, or the breaker lets only probes through."""
         return self.error is not None or self._breaker.state != "closed"
 
     async def connect(self) -> Connection:
@@ -59,7 +59,6 @@ class Supply:
         if self.error is not None:
             logger.info("the pool %s can connect again", self._name)
         self.error = None
-        self.retry_at = 0.0
         return connection
 
     async def check(self, connection: Connection) -> None:

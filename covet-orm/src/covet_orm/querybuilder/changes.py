@@ -55,7 +55,8 @@ def _check(parts: Parts, scope: Scope) -> None:
     name = type(verb).__name__.lower().replace("insertfrom", "insert")
     given = {
         "select": parts.columns, "distinct": parts.distinct or parts.distinct_on, "join": parts.joins,
-        "group_by": parts.group_by, "having": parts.having, "order_by": parts.order_by, "limit": parts.limit is not None,
+        "group_by": parts.group_by, "having": parts.having, "order_by": parts.order_by,
+        "limit": parts.limit is not None,
         "offset": parts.offset is not None, "for_update": parts.lock, "a set operation": parts.operation,
     }  # fmt: skip
     wrong = [what for what, there in given.items() if there]
@@ -91,8 +92,8 @@ def _values(values: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
     return {column: untyped(value).build(scope) for column, value in values.items()}
 
 
-def _insert(parts: Parts, rows: tuple[Mapping[str, Any], ...], scope: Scope) -> Any:
-    table = _table(parts, rows[0], scope)
+def _insert(parts: Parts, rows: tuple[Mapping[str, Any], ...], scope: Scope, others: Iterable[str] = ()) -> Any:
+    table = _table(parts, dict.fromkeys([*rows[0], *others]), scope)
     statement = _dialect_insert(scope)(table)
     made = [_values(row, scope) for row in rows]
     return statement.values(made if len(made) > 1 else made[0])
@@ -105,22 +106,16 @@ def _dialect_insert(scope: Scope) -> Any:
 
 
 def _upsert(parts: Parts, verb: Upsert, scope: Scope) -> Any:
-    statement = _insert(parts, verb.rows, scope)
-    table: TableClause = statement.table
+    statement = _insert(parts, verb.rows, scope, [*verb.update, *verb.conflict])
     target = [scope.alias(column, "column") for column in verb.conflict]
     # In an update, a column without a table could be that of the row that is there or of the new one; it is the former.
     path = check_path(str(parts.source.table), scope.kind, "table", most=2) if parts.source else ()
     inner = Scope(scope.kind, scope, home=path[-1:])
-    for column in verb.update:
-        scope.alias(column, "column")
     update = _values(verb.update, inner)
     if scope.kind in MYSQL:
         if not update:
             # INSERT IGNORE would hide other errors as well: values that are cut, foreign keys that are not there.
             update = {target[0]: Name((target[0],))}
-        for column in update:
-            if column not in table.c:
-                table.append_column(sqlalchemy.column(quoted_name(column, True)))
         return statement.on_duplicate_key_update(list(update.items()))
     elements: list[Any] = [sqlalchemy.column(name) for name in target]
     if not update:

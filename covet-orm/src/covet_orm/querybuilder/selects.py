@@ -205,7 +205,7 @@ def _common_table(table: CommonTable, scope: Scope) -> CTE:
         _require_names(table)
         step = table.step.statement(outer)
         both = OPERATIONS["union" if table.distinct else "union all"](statement, step)
-        made = both.cte(name, recursive=True)
+        made: CTE = both.cte(name, recursive=True)
     else:
         made = statement.cte(name)
     if table.materialized is not None:

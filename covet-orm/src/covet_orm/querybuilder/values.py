@@ -1,8 +1,8 @@
 """Values on their way to a driver, where nothing is known about the column that they meet.
 
 They are parameters, always. A driver takes some types and misreads others: aiomysql by itself writes a list as an SQL
-list and drops the time zone of a datetime, SQLite makes NULL of NaN. What a driver takes is made here, and what it would
-misread is refused before anything is sent.
+list and drops the time zone of a datetime, SQLite makes NULL of NaN. What a driver takes is made here, and what it
+would misread is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _list(value: Any, kind: str) -> Any:
     """An array, of PostgreSQL alone."""
     if kind != "postgresql":
         raise DataError(
-            f"a {type(value).__name__} cannot be a parameter on {kind}, which has no arrays; wrap it in json_value(...), "
+            f"a {type(value).__name__} cannot be a parameter on {kind}, which has no arrays; wrap it in json_value() "
             f"or compare with where_in(): {value!r:.100}"
         )
     return [None if item is None else adapted(item, kind) for item in value]

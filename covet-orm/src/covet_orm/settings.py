@@ -1,0 +1,43 @@
+"""The settings of a database: the table `[storage.ALIAS]`, whose keys are those of its pool and of its driver."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from covet_orm.drivers.options import ConnectionOptions, MySQLOptions, PostgreSQLOptions, SQLiteOptions
+from covet_orm.pool import PoolSettings
+
+__all__ = ["MySQLSettings", "PostgreSQLSettings", "SQLiteSettings", "options_of"]
+
+Url = Annotated[str, Meta(description="Where the database is.")]
+# What is no setting but a part of a program.
+CODE = ("create_functions",)
+
+
+def _settings(name: str, options: type[ConnectionOptions]) -> type:
+    """A struct of a URL, the pool's settings and the driver's."""
+    fields: list[Any] = [("url", Url)]
+    for struct in (PoolSettings, options):
+        for field in msgspec.structs.fields(struct):
+            if field.name not in CODE:
+                fields.append((field.name, field.type, field.default))
+    return msgspec.defstruct(
+        name, fields, frozen=True, kw_only=True, module=__name__, namespace={"__doc__": options.__doc__}
+    )
+
+
+PostgreSQLSettings = _settings("PostgreSQLSettings", PostgreSQLOptions)
+"""The settings of a PostgreSQL database."""
+MySQLSettings = _settings("MySQLSettings", MySQLOptions)
+"""The settings of a MySQL or MariaDB database."""
+SQLiteSettings = _settings("SQLiteSettings", SQLiteOptions)
+"""The settings of an SQLite database."""
+
+
+def options_of(settings: Any) -> dict[str, Any]:
+    """What was set, as the arguments of `Database`; what was not is left to the URL and to the defaults."""
+    default = {field.name: field.default for field in msgspec.structs.fields(type(settings)) if field.name != "url"}
+    return {name: value for name in default if (value := getattr(settings, name)) != default[name]}
