@@ -13,7 +13,11 @@ from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
 
 from covet.testing.conformance.faults import at_every_await
+from covet_orm.drivers.mysql import MySQLDriver
+from covet_orm.drivers.options import MySQLOptions, PostgreSQLOptions, SQLiteOptions
+from covet_orm.drivers.postgresql import PostgreSQLDriver
 from covet_orm.drivers.protocol import Connection, Driver, SessionState
+from covet_orm.drivers.sqlite import SQLiteDriver
 from covet_orm.exceptions import ConnectionLost, DatabaseError, DatabaseUnavailable
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.urls import driver_options, parse_url
@@ -31,23 +35,12 @@ def driver_of(url: str) -> Driver:
     """The driver for a URL."""
     target = parse_url(url)
     options = driver_options(target)
-    driver: Driver
-    if target.kind == "sqlite":
-        from covet_orm.drivers.sqlite import SQLiteDriver, SQLiteOptions
-
-        assert isinstance(options, SQLiteOptions)
-        driver = SQLiteDriver(target, options)
-    elif target.kind == "postgresql":
-        from covet_orm.drivers.postgresql import PostgreSQLDriver, PostgreSQLOptions
-
-        assert isinstance(options, PostgreSQLOptions)
-        driver = PostgreSQLDriver(target, options)
-    else:
-        from covet_orm.drivers.mysql import MySQLDriver, MySQLOptions
-
-        assert isinstance(options, MySQLOptions)
-        driver = MySQLDriver(target, options)
-    return driver
+    if isinstance(options, SQLiteOptions):
+        return SQLiteDriver(target, options)
+    if isinstance(options, PostgreSQLOptions):
+        return PostgreSQLDriver(target, options)
+    assert isinstance(options, MySQLOptions)
+    return MySQLDriver(target, options)
 
 
 @asynccontextmanager
@@ -120,6 +113,7 @@ async def test_a_transaction_that_was_left_open_is_ended(url: str) -> None:
         pool.release(connection)
         connection = await pool.acquire()
         assert connection.state is SessionState.IDLE
+        count = None
         # The other session may be on its way out still, and holds the table until then.
         for _ in range(100):
             try:

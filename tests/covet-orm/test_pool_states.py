@@ -155,8 +155,8 @@ class PoolMachine(RuleBasedStateMachine):
         def work() -> None:
             if connection is not None and first:
                 self.pool.release(connection)
-            client.cancelled = True
-            client.task.cancel()
+            # It may have been served before this step began.
+            client.cancelled = client.task.cancel()
             if connection is not None and not first:
                 self.pool.release(connection)
 
@@ -288,5 +288,5 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -1,11 +1,12 @@
 """Hostile input to the query builder, in every place that takes any: none of it becomes SQL.
 
-Twice: the text that is built for a hostile value is that for a harmless one, and the text for a hostile name differs from
-that for a harmless one by the quoted name alone; and run on real databases, nothing but what was asked for happens.
+Twice: the text for a hostile value is that for a harmless one, and the text for a hostile name differs from that for a
+harmless one by the quoted name alone; and run on real databases, nothing but what was asked for happens.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from covet_orm.databases import Database
 from covet_orm.dialects import KINDS
 from covet_orm.exceptions import DatabaseError, DataError, InvalidIdentifier, NotSupported, QueryError
 from covet_orm.querybuilder import (
+    OPERATORS,
     Conditions,
     QueryBuilder,
     case,
@@ -35,53 +37,73 @@ from covet_orm.querybuilder import (
 # What is known in public, by what it tries.
 PAYLOADS: dict[str, list[str]] = {
     "tautologies": [
-        "' OR '1'='1", "' OR 1=1 -- ", '" OR ""="', "` OR `a`=`a", "1 OR 1=1", "1) OR (1=1", "') OR ('a'='a", "admin'-- ",
-        "x' OR id IS NOT NULL OR 'x'='y", "' OR true --", "1' || '1'='1", "'='", "'-0 OR '1",
+        "' OR '1'='1", "' OR 1=1 -- ", '" OR ""="', "` OR `a`=`a", "1 OR 1=1", "1) OR (1=1", "') OR ('a'='a",
+        "admin'-- ", "x' OR id IS NOT NULL OR 'x'='y", "' OR true --", "1' || '1'='1", "'='", "'-0 OR '1",
     ],
-    "comments": ["admin'/*", "*/ OR 1=1 /*", "--", "-- -", "#", "';#", "/*!50000 OR 1=1 */", "/**/OR/**/1=1", "'--\n OR 1=1"],
+    "comments": [
+        "admin'/*", "*/ OR 1=1 /*", "--", "-- -", "#", "';#", "/*!50000 OR 1=1 */", "/**/OR/**/1=1", "'--\n OR 1=1",
+    ],
     "stacked statements": [
-        "'; DROP TABLE victims; --", "1; DELETE FROM victims", '"; DROP TABLE victims; --', "`; DROP TABLE victims; -- ",
-        "'); DROP TABLE victims; --", "; COMMIT; DROP TABLE victims; BEGIN", "'; SELECT pg_sleep(9); --",
-        "$$; DROP TABLE victims; $$", "\\'; DROP TABLE victims; --", ";ATTACH DATABASE '/tmp/x.db' AS x; --",
+        "'; DROP TABLE victims; --", "1; DELETE FROM victims", '"; DROP TABLE victims; --',
+        "`; DROP TABLE victims; -- ", "'); DROP TABLE victims; --", "; COMMIT; DROP TABLE victims; BEGIN",
+        "'; SELECT pg_sleep(9); --", "$$; DROP TABLE victims; $$", "\\'; DROP TABLE victims; --",
+        ";ATTACH DATABASE '/tmp/x.db' AS x; --",
     ],
     "unions": [
         "' UNION SELECT name, secret FROM victims --", "1 UNION ALL SELECT NULL,NULL", "') UNION SELECT 1 --",
         "' UNION SELECT sqlite_version() --", "0 UNION SELECT table_name FROM information_schema.tables",
     ],
     "blind and timed": [
-        "' AND SLEEP(9) --", "1 AND (SELECT COUNT(*) FROM victims) > 0", "'||(SELECT pg_sleep(9))||'", "' AND 1=randomblob(9) --",
-        "1' AND extractvalue(1, concat(0x7e, version())) --", "' AND 1=CAST(version() AS int) --", "BENCHMARK(99,MD5(1))",
+        "' AND SLEEP(9) --", "1 AND (SELECT COUNT(*) FROM victims) > 0", "'||(SELECT pg_sleep(9))||'",
+        "' AND 1=randomblob(9) --", "1' AND extractvalue(1, concat(0x7e, version())) --",
+        "' AND 1=CAST(version() AS int) --", "BENCHMARK(99,MD5(1))",
     ],
-    "quotes": ["'", "''", '"', '""', "`", "``", "]", "[", "'\"`", "$tag$", "$$", "E'\\''", "N'x'", "q'[x]'", "'''", '"""', "```"],
-    "backslashes": ["\\", "\\'", "\\\\'", '\\"', "\\`", "\\x27 OR 1=1", "\\u0027", "\\0", "%5c%27", "\\' OR 1=1 -- ", "a\\"],
+    "quotes": [
+        "'", "''", '"', '""', "`", "``", "]", "[", '\'"`', "$tag$", "$$", "E'\\''", "N'x'", "q'[x]'", "'''", '"""',
+        "```",
+    ],
+    "backslashes": [
+        "\\", "\\'", "\\\\'", '\\"', "\\`", "\\x27 OR 1=1", "\\u0027", "\\0", "%5c%27", "\\' OR 1=1 -- ", "a\\",
+    ],
     "bytes of other encodings": [
-        "\u00bf' OR 1=1 -- ", "\u00bf\\' OR 1=1 -- ", "\u7e17' OR 1=1", "\u8a63\\' OR 1=1 --", "\u0160\\'", "\uff07\u5c5c'",
-        "\u00c0\u00a7", "\u00f0\u0027", "\u5c27", "+ACc- OR 1=1",
+        "\xbf' OR 1=1 -- ", "\xbf\\' OR 1=1 -- ", "\u7e17' OR 1=1", "\u8a63\\' OR 1=1 --", "\u0160\\'",
+        "\uff07\u5c5c'", "\xc0\xa7", "\xf0'", "\u5c27", "+ACc- OR 1=1",
     ],
-    "NUL and controls": ["\0", "'\0 OR 1=1", "a\0b", "\x1a'", "\b'", "a\rb", "a\nb' OR 1=1", "\t' OR 1=1", "\x7f'", "\u0085'", "\u2028"],
+    "NUL and controls": [
+        "\x00", "'\x00 OR 1=1", "a\x00b", "\x1a'", "\x08'", "a\rb", "a\nb' OR 1=1", "\t' OR 1=1", "\x7f'", "\x85'",
+        "\u2028",
+    ],
     "quotes that only look like one": [
-        "\u2018 OR 1=1 --", "\u2019 OR \u20191\u2019=\u20191", "\u02bc OR 1=1 --", "\uff07 OR 1=1 --", "\u201c OR \u201d", "\uff02",
-        "\u2032 OR 1=1", "\u0301'", "\uff40", "\u02cb; DROP TABLE victims", "\ufe63\ufe63", "\u037e DROP TABLE victims",
-        "\u202e' OR 1=1", "\u212a", "\ufeff'",
+        "\u2018 OR 1=1 --", "\u2019 OR \u20191\u2019=\u20191", "\u02bc OR 1=1 --", "\uff07 OR 1=1 --",
+        "\u201c OR \u201d", "\uff02", "\u2032 OR 1=1", "\u0301'", "\uff40", "\u02cb; DROP TABLE victims",
+        "\ufe63\ufe63", "\u037e DROP TABLE victims", "\u202e' OR 1=1", "\u212a", "\ufeff'",
     ],
     "placeholders": [
-        "?", "??", "%s", "%%s", "%(name)s", "%(__value_1)s", "%(param_1)s", "$1", "$2", ":name", ":p0", "{0}", "{}", "%", "%%", "%d",
-        "__[POSTCOMPILE_param_1]", "__value_1", "@a := 1", "\\:x", "%(a)s%(b)s", "~~",
+        "?", "??", "%s", "%%s", "%(name)s", "%(__value_1)s", "%(param_1)s", "$1", "$2", ":name", ":p0", "{0}", "{}",
+        "%", "%%", "%d", "__[POSTCOMPILE_param_1]", "__value_1", "@a := 1", "\\:x", "%(a)s%(b)s", "~~",
     ],
     "names": [
-        'victims"; DROP TABLE victims; --', "victims`; DROP TABLE victims; -- ", "name\" FROM victims --", "secret` FROM `victims",
-        "id, secret", "(SELECT secret FROM victims)", "*", "victims.*", "a.b", "a.b.c", "a.b.c.d", ".", "..", "a.", ".a", " ", "",
-        "order by", "SELECT", "name AS x", "name -- ", "pg_catalog.pg_user", "sqlite_master", "mysql.user", "name; --", "name ",
+        'victims"; DROP TABLE victims; --', "victims`; DROP TABLE victims; -- ", 'name" FROM victims --',
+        "secret` FROM `victims", "id, secret", "(SELECT secret FROM victims)", "*", "victims.*", "a.b", "a.b.c",
+        "a.b.c.d", ".", "..", "a.", ".a", " ", "", "order by", "SELECT", "name AS x", "name -- ",
+        "pg_catalog.pg_user", "sqlite_master", "mysql.user", "name; --", "name ",
     ],
     "JSON paths": [
-        "$", "$.a", '$."a"', "a.b", 'a"."b', "a'||'", '"]', "[0]", "a[*]", "**", "{a,b}", "a,b", "a}", '"', "$**.secret", "\\\"",
-        "a' RETURNING data --",
+        "$", "$.a", '$."a"', "a.b", 'a"."b', "a'||'", '"]', "[0]", "a[*]", "**", "{a,b}", "a,b", "a}", '"',
+        "$**.secret", '\\"', "a' RETURNING data --",
     ],
-    "orders and limits": ["1 DESC", "id; --", "RAND()", "(CASE WHEN 1=1 THEN id ELSE name END)", "1 OFFSET 1", "1,1", "ALL", "-1", "id ASC, name"],
-    "numbers as text": ["0", "1e309", "0x27", "0b1", "NaN", "-1", "1_000", "١"],
+    "orders and limits": [
+        "1 DESC", "id; --", "RAND()", "(CASE WHEN 1=1 THEN id ELSE name END)", "1 OFFSET 1", "1,1", "ALL", "-1",
+        "id ASC, name",
+    ],
+    "numbers as text": [
+        "0", "1e309", "0x27", "0b1", "NaN", "-1", "1_000", "\u0661",
+    ],
 }  # fmt: skip
 EVERY = [payload for payloads in PAYLOADS.values() for payload in payloads]
 HARMLESS = "harmless"
+# A function is named by the program alone: any word is one, perhaps after that of a schema.
+WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 REFUSED = (InvalidIdentifier, QueryError, DataError)
 
 users = QueryBuilder("users")
@@ -186,7 +208,8 @@ def value_changes_parameters_alone(place: str, text: str, kind: str) -> None:
     assert len(hostile.params) == len(harmless.params)
     if place not in ("json", "where contains", "where startswith"):
         assert hostile.params == tuple(
-            [text, "b"] if param == [HARMLESS, "b"] else text if param == HARMLESS else param for param in harmless.params
+            [text, "b"] if param == [HARMLESS, "b"] else text if param == HARMLESS else param
+            for param in harmless.params
         )
 
 
@@ -196,8 +219,7 @@ def name_is_quoted_or_refused(place: str, name: str, kind: str) -> None:
         sql = build(name).build(kind).sql
     except REFUSED:
         return
-    if name == "*" or name.endswith(".*"):
-        assert place in ("select", "aggregate")
+    if (name == "*" and place in ("select", "aggregate")) or (name == "users.*" and place == "select"):
         return
     harmless = build(HARMLESS).build(kind).sql
     path = ".".join(quoted(part, kind) for part in name.split("."))
@@ -221,9 +243,7 @@ def test_known_payloads_as_names(place: str, kind: str) -> None:
 @pytest.mark.parametrize("place", WORDS)
 def test_known_payloads_as_words(place: str) -> None:
     for payload in EVERY:
-        if place == "function" and payload == "SELECT":
-            continue
-        if place == "dialect" and payload == "":
+        if place == "function" and WORD.fullmatch(payload):
             continue
         with pytest.raises(QueryError):
             WORDS[place](payload).build("postgresql")
@@ -236,7 +256,9 @@ def test_any_text_as_a_value(place: str, text: str, kind: str) -> None:
     value_changes_parameters_alone(place, text, kind)
 
 
-hostile_names = st.text(st.sampled_from("ab\"`'[]%()s_$1?:;-/*\\ .\0\n#ä😀ʼ＇"), max_size=70) | st.text(max_size=70)
+hostile_names = st.text(st.sampled_from("ab\"`'[]%()s_$1?:;-/*\\ .\0\n#ä😀\u02bc\uff07"), max_size=70) | st.text(
+    max_size=70
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -253,7 +275,7 @@ def test_any_text_as_a_name(place: str, name: str, kind: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(place=st.sampled_from(sorted(WORDS)), word=st.text(min_size=1))
 def test_any_text_as_a_word(place: str, word: str) -> None:
-    if word.isascii() and word.replace("_", "a").isalnum() and place == "function":
+    if (place == "function" and WORD.fullmatch(word)) or " ".join(word.lower().split()) in OPERATORS:
         return
     with pytest.raises(QueryError):
         WORDS[place](word).build("postgresql")
@@ -266,7 +288,10 @@ def test_any_path_into_json_is_a_parameter(keys: list[str | int], kind: str) -> 
     try:
         hostile = build("id", "=", 1).build(kind)
     except (DataError, NotSupported):
-        assert any(isinstance(key, str) and not (key.isascii() and key.isprintable() and '"' not in key and "\\" not in key) for key in keys)
+        assert any(
+            isinstance(key, str) and not (key.isascii() and key.isprintable() and '"' not in key and "\\" not in key)
+            for key in keys
+        )
         return
     assert hostile.sql == users.select(x=json_path("data", "a")).where("id", "=", 1).build(kind).sql
 
@@ -307,12 +332,17 @@ async def victims(url: str) -> AsyncIterator[Database]:
     """A database with a table that must stay as it is."""
     async with Database(url) as db:
         text = "varchar(400)" if db.kind == "mariadb" else "text"
+        data = "jsonb" if db.kind == "postgresql" else text
         for table in ("victims", "users"):
             key = {"sqlite": "integer PRIMARY KEY", "mariadb": "integer PRIMARY KEY AUTO_INCREMENT"}.get(
                 db.kind, "integer GENERATED BY DEFAULT AS IDENTITY (START WITH 10) PRIMARY KEY"
             )
-            await db.script(f"CREATE TABLE {table} (id {key}, name {text}, secret {text}, data {text})")
-            await QueryBuilder(table).insert({"id": 1, "name": "ada", "secret": "s1"}, {"id": 2, "name": "bob", "secret": "s2"}).execute(db)
+            await db.script(f"CREATE TABLE {table} (id {key}, name {text}, secret {text}, data {data})")
+            await (
+                QueryBuilder(table)
+                .insert({"id": 1, "name": "ada", "secret": "s1"}, {"id": 2, "name": "bob", "secret": "s2"})
+                .execute(db)
+            )
         yield db
 
 
@@ -387,7 +417,7 @@ async def test_keys_of_json_reach_their_own_values_alone(victims: Database) -> N
     for key in keys:
         data = {"a": {"b": "inner"}, "secret": "hidden"} | {key: "own"}
         await users.where("id", "=", 1).update({"data": json_value(data)}).execute(db)
-        query = users.where("id", "=", 1).select(json_path("data" if db.kind != "postgresql" else cast("data", "json"), key))
+        query = users.where("id", "=", 1).select(json_path("data", key))
         try:
             assert await query.fetch_value(db) == "own", key
         except NotSupported:
@@ -400,7 +430,5 @@ async def test_keys_of_json_reach_their_own_values_alone(victims: Database) -> N
 @given(data=st.data())
 async def test_any_text_goes_in_and_comes_out(victims: Database, data: st.DataObject) -> None:
     text = data.draw(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50))
-    row = await QueryBuilder().select(x=value(text), y=col("name")).select(raw("?", value(text)).as_("z")).fetch_one(victims) if False else (
-        await users.select(x=value(text)).where("id", "=", 1).fetch_one(victims)
-    )
+    row = await users.select(x=value(text)).where("id", "=", 1).fetch_one(victims)
     assert row == {"x": text}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ class Session:
         # More than each server and its keeper.
         assert len(self.pids) > 2 * len(self.servers)
 
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
     def gone(self) -> None:
         self.process.communicate()
         wait_until(lambda: not any(map(alive, self.pids)), "its processes are gone")
@@ -73,18 +78,26 @@ class Session:
 
 
 @pytest.fixture
-def short_path() -> Iterator[Path]:
-    """A folder that the servers' user may enter, with a path that leaves room for that of a Unix socket."""
-    with tempfile.TemporaryDirectory(prefix="covet-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+def sessions() -> Iterator[Callable[[], Session]]:
+    """Begins a session with each call; all of them end with the test."""
+    # The servers' user must be able to enter it, and there must be room for the path of a Unix socket.
+    with tempfile.TemporaryDirectory(prefix="covet-test-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+
+        def begin() -> Session:
+            session = Session(folder / str(len(list(folder.iterdir()))))
+            stack.callback(session.end)
+            return session
+
+        yield begin
 
 
 @pytest.mark.parametrize("end", ["leave", "SIGINT", "SIGTERM", "SIGKILL"])
-def test_nothing_is_left_of_another_process(end: str, short_path: Path) -> None:
+def test_nothing_is_left_of_another_process(end: str, sessions: Callable[[], Session]) -> None:
     for command in ("postgres", "mariadbd", "pgbouncer"):
         programs.require(command)
-    session = Session(short_path / "t")
+    session = sessions()
     session.wait_ready()
     if end == "leave":
         assert session.process.stdin is not None
@@ -96,19 +109,19 @@ def test_nothing_is_left_of_another_process(end: str, short_path: Path) -> None:
     assert session.process.returncode == {"leave": 0, "SIGINT": -2, "SIGTERM": -15, "SIGKILL": -9}[end]
 
 
-def test_two_processes_at_once_do_not_meet(short_path: Path) -> None:
+def test_two_processes_at_once_do_not_meet(sessions: Callable[[], Session]) -> None:
     for command in ("postgres", "mariadbd", "pgbouncer"):
         programs.require(command)
-    sessions = [Session(short_path / name) for name in "ab"]
-    for session in sessions:
+    first, second = both = [sessions(), sessions()]
+    for session in both:
         session.wait_ready()
-    ports = [port for session in sessions for _, _, port in session.servers]
+    ports = [port for session in both for _, _, port in session.servers]
     assert len(set(ports)) == 12
-    sessions[0].process.kill()
-    sessions[0].gone()
-    assert all(map(alive, sessions[1].pids))
-    sessions[1].process.kill()
-    sessions[1].gone()
+    first.process.kill()
+    first.gone()
+    assert all(map(alive, second.pids))
+    second.process.kill()
+    second.gone()
 
 
 @pytest.mark.parametrize("name", SERVERS)

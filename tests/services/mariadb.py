@@ -156,10 +156,11 @@ class MariaDB(Server):
         self._end_others(name)
         identifier = _identifier(name)
         # What holds on to something in spite of all that is to be an error, and no end of waiting.
-        patience = "SET SESSION lock_wait_timeout = 30"
-        self._run(
-            [(patience, ()), (f"DROP DATABASE IF EXISTS {identifier}", ()), (f"CREATE DATABASE {identifier}", ())]
-        )
+        self._run([
+            ("SET SESSION lock_wait_timeout = 30", ()),
+            (f"DROP DATABASE IF EXISTS {identifier}", ()),
+            (f"CREATE DATABASE {identifier}", ()),
+        ])  # fmt: skip
         return self.url(name)
 
     def _end_others(self, name: str) -> None:

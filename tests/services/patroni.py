@@ -171,13 +171,15 @@ class Cluster:
             self._stack = stack.pop_all()
 
     def start(self) -> Self:
-        """Start all; return when there is a leader and the others follow it."""
+        """Start all; return when there is a leader and the others have caught up with it."""
         self.etcd.start()
         self.nodes[0].start()
         self.wait_leader()
         with ThreadPoolExecutor() as threads:
             list(threads.map(Node.start, self.nodes[1:]))
         wait_until(lambda: len(self.replicas()) == len(self.nodes) - 1, "all follow", PATIENCE)
+        for replica in self.replicas():
+            self.catch_up(replica)
         return self
 
     def leader(self) -> Node | None:
@@ -203,6 +205,19 @@ class Cluster:
         assert leader is not None
         return leader
 
+    def catch_up(self, replica: Node) -> None:
+        """Wait until a node has applied what the leader has written so far; Patroni promotes none that lags.
+
+        Raises:
+            ServiceError: it does not in time.
+        """
+        written = self.wait_leader().state()["xlog"]["location"]
+        wait_until(
+            lambda: replica.state().get("xlog", {}).get("replayed_location", 0) >= written,
+            f"{replica.name} has caught up",
+            PATIENCE,
+        )
+
     def switch_over(self, to: Node) -> None:
         """Make another node the leader, in good order; return when it is.
 
@@ -210,6 +225,7 @@ class Cluster:
             ServiceError: it was refused, or did not happen in time.
         """
         leader = self.wait_leader()
+        self.catch_up(to)
         body = {"leader": leader.name, "candidate": to.name}
         answer = _request(f"{leader.api}/switchover", body, timeout=PATIENCE)
         if answer is None or answer[0] not in (200, 202):
@@ -218,6 +234,10 @@ class Cluster:
 
     def close(self) -> None:
         """End all. Idempotent."""
+        # One by one in good order, the cluster would choose another leader each time.
+        for node in self.nodes:
+            with contextlib.suppress(ServiceError):
+                node.kill()
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -435,7 +435,7 @@ async def _emptied(connection: asyncpg.Connection) -> bool:
     await connection.execute("SET lock_timeout = '30s'; SET client_min_messages = warning")
     await connection.execute(END_OTHERS)
     prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
-    for row in []:
+    for row in await connection.fetch(prepared):
         await connection.execute(f"ROLLBACK PREPARED {_quoted(row['gid'])}")
     if await connection.fetchval(UNUSUAL):
         return False

@@ -191,7 +191,9 @@ class Keeper:
         Raises:
             ServiceError: it cannot be, or one runs.
         """
-        variables = {"PATH": search_path(), "LC_ALL": "C", "HOME": str(self.folder), **(environment or {})}
+        # MariaDB removes what it takes for its own from the temporary directory when it starts, other servers' as well.
+        home = {"HOME": str(self.folder), "TMPDIR": str(self.folder)}
+        variables = {"PATH": search_path(), "LC_ALL": "C", **home, **(environment or {})}
         answer = self._ask("start", command=[*map(str, command)], environment=variables, log=str(self.log))
         return int(answer["pid"])
 
