@@ -7,7 +7,7 @@ what the session is in, as PostgreSQL's ReadyForQuery does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -226,3 +226,12 @@ class LineDriver:
     async def ping(self, connection: Any) -> None:
         self.pings += 1
         await connection.query("ping")
+
+
+async def until(condition: Callable[[], object], what: str, pause: float = 0.005) -> None:
+    """Wait for what must happen, looking a thousand times."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(pause)
+    raise AssertionError(f"this did not happen: {what}")

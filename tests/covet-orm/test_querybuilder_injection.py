@@ -19,7 +19,6 @@ from covet_orm.databases import Database
 from covet_orm.dialects import KINDS
 from covet_orm.exceptions import DatabaseError, DataError, InvalidIdentifier, NotSupported, QueryError
 from covet_orm.querybuilder import (
-    OPERATORS,
     Conditions,
     QueryBuilder,
     case,
@@ -33,6 +32,7 @@ from covet_orm.querybuilder import (
     raw,
     value,
 )
+from covet_orm.querybuilder.conditions import OPERATORS
 
 # What is known in public, by what it tries.
 PAYLOADS: dict[str, list[str]] = {

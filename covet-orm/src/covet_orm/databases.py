@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, Token
@@ -17,7 +18,6 @@ from covet.context import current_app
 from covet.events import listener
 from covet.exceptions import ConfigurationError, NoApplicationError
 from covet_orm.dialects import compile_statement
-from covet_orm.drivers.options import SQLFunction
 from covet_orm.drivers.protocol import Connection, Driver, Row, Rows
 from covet_orm.exceptions import OrmError, QueryError
 from covet_orm.pool import Pool, PoolSettings
@@ -26,13 +26,19 @@ from covet_orm.transactions import Transaction, current_transaction
 from covet_orm.urls import MEMORY, Target, driver_options, parse_url
 
 if TYPE_CHECKING:
+    from covet_orm.fields.base import Field
     from covet_orm.models.instances import Model
     from covet_orm.models.registry import Registry
+    from covet_orm.queries.sources import Source
+    from covet_orm.store_tables import StoreTable
 
 __all__ = ["Database", "NoDatabase", "database_for"]
 
-READING = ("select", "values", "with", "explain", "show", "table", "pragma")
+READING = ("select", "values", "explain", "show", "table", "pragma")
+LOCKING = re.compile(r"\bfor\s+(?:no\s+key\s+)?(?:update|share|key\s+share)\b|\block\s+in\s+share\b", re.IGNORECASE)
 POOL_OPTIONS = PoolSettings.__struct_fields__
+# Connections of the pool for those who hold one already.
+APART = 5
 
 scoped: ContextVar[Mapping[str, Database]] = ContextVar("covet_orm.databases")
 """The databases of the `async with` blocks around this code, by alias."""
@@ -48,16 +54,18 @@ class NoDatabase(OrmError):
 class Lane:
     """The pools of a database in one event loop. SQLite has one connection that writes, and others that read."""
 
-    __slots__ = ("loop", "readers", "writers")
+    __slots__ = ("apart", "loop", "readers", "writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writers: Pool, readers: Pool) -> None:
+        self.apart: Pool | None = None
         self.loop = loop
         self.writers = writers
         self.readers = readers
 
     def pools(self) -> list[Pool]:
         """Each of them once."""
-        return [self.writers] if self.writers is self.readers else [self.writers, self.readers]
+        pools = [self.writers] if self.writers is self.readers else [self.writers, self.readers]
+        return pools if self.apart is None else [*pools, self.apart]
 
 
 class Database:
@@ -81,6 +89,7 @@ class Database:
         kind: `postgresql`, `mariadb`, `mysql` or `sqlite`.
         url: the URL, without the password.
         plans: the statements that were compiled.
+        store_tables: the tables of session stores and the like that are here, by name; `create_all` makes them, too.
 
     Raises:
         ConfigurationError: the URL or an option is wrong, or the driver is not installed.
@@ -95,10 +104,12 @@ class Database:
         self._pool_settings = _pool_settings(self._target, pool_options)
         self._driver, self._reading_driver = _drivers(self._target, options)
         self.plans = PlanCache()
-        self.sources: dict[Any, Any] = {}
+        self.sources: dict[tuple[Field[Any], ...], Source] = {}
+        self.texts: dict[Any, Any] = {}
         self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, Lane] = WeakKeyDictionary()
         self._opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._tokens: list[Token[Mapping[str, Database]]] = []
+        self.store_tables: dict[str, StoreTable] = {}
 
     def __repr__(self) -> str:
         return f"<Database {self.alias} {self.url}>"
@@ -215,6 +226,11 @@ class Database:
         """Run a plan that writes; the rows that it gives back."""
         return await self._fetch(plan, parameters, reads=False)
 
+    async def execute_plan(self, plan: Plan, parameters: Sequence[Any]) -> int:
+        """Run a plan that writes; how many rows it changed."""
+        async with self.connection() as connection:
+            return await connection.execute(plan.sql, parameters)
+
     async def _fetch(self, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
         app = listener()
         if app is not None:
@@ -266,6 +282,23 @@ class Database:
         lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
         return lane.readers if reads else lane.writers
 
+    async def pool_apart(self) -> Pool:
+        """A small pool for those who hold a connection of the others already, and need a second one.
+
+        They would wait in one queue with others that hold one each, and all of them for each other. What runs here must
+        wait for nothing else. Not for SQLite, where one connection writes.
+        """
+        lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
+        if lane.apart is None:
+            async with self._opening[lane.loop]:
+                if lane.apart is None:
+                    most = min(self._pool_settings.max_size, APART)
+                    settings = msgspec.structs.replace(self._pool_settings, min_size=0, max_size=most)
+                    pool = Pool(self._driver, settings, name=f"{self.alias} (apart)")
+                    await pool.open()
+                    lane.apart = pool
+        return lane.apart
+
     def pools(self) -> list[Pool]:
         """The pools of every event loop."""
         return [pool for lane in self._lanes.values() for pool in lane.pools()]
@@ -314,8 +347,9 @@ class Database:
 
 
 def reads_only(sql: str) -> bool:
-    """Whether a statement begins like one that reads. One that writes after all is refused by a reading connection."""
-    return sql.lstrip(" \t\r\n(").partition(" ")[0].lower() in READING
+    """Whether a statement begins like one that reads and locks nothing. WITH may begin either kind, and counts as one
+    that writes; one that writes after all is refused by a reading connection."""
+    return sql.lstrip(" \t\r\n(").partition(" ")[0].lower() in READING and not LOCKING.search(sql)
 
 
 def database_for(model: type[Model], using: str | Database | None = None) -> Database:
@@ -391,16 +425,9 @@ def _drivers(target: Target, options: Mapping[str, Any]) -> tuple[Driver, Driver
         made = MySQLDriver(target, driver_options(target, options))  # type: ignore[arg-type]
         return made, made
     from covet_orm.drivers.sqlite import SQLiteDriver
+    from covet_orm.queries.sqlite_functions import FUNCTIONS
 
-    functions = (*SQLITE_FUNCTIONS, *options.get("create_functions", ()))
+    functions = (*FUNCTIONS, *options.get("create_functions", ()))
     writing = driver_options(target, {**options, "create_functions": functions})
     reading = msgspec.structs.replace(writing, read_only=True)
     return SQLiteDriver(target, writing), SQLiteDriver(target, reading)  # type: ignore[arg-type]
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-SQLITE_FUNCTIONS = (SQLFunction("covet_lower", 1, _lower),)
-"""What the lookups need and SQLite does not have."""

@@ -94,8 +94,8 @@ def compile_statement(statement: ClauseElement, kind: str) -> Compiled:
 
     Raises:
         NotSupported: the database has no such construct.
-        QueryError: there is no such database, the statement cannot be compiled, or it needs what only SQLAlchemy's own
-            execution does (a `default=` or `onupdate=` in Python).
+        QueryError: there is no such database, the statement cannot be compiled or is nested too deeply, or it needs
+            what only SQLAlchemy's own execution does (a `default=` or `onupdate=` in Python, a list without values).
     """
     dialect = _dialects(kind)[1]
     try:
@@ -108,9 +108,16 @@ def compile_statement(statement: ClauseElement, kind: str) -> Compiled:
                 "statement, or let the server have the default (server_default)"
             )
         required = {name: None for name, bind in compiled.binds.items() if bind.required}
+        for name in required:
+            if compiled.binds[name].expanding:
+                raise QueryError(
+                    f"the list {name!r} is part of the text, by its length; give its values in the statement"
+                )
         expanded = compiled.construct_expanded_state(required, escape_names=False)
     except UnsupportedCompilationError as error:
         raise NotSupported(f"{kind} cannot express this: {error}") from error
+    except RecursionError as error:
+        raise QueryError("the statement is nested too deeply") from error
     except (CompileError, InvalidRequestError) as error:
         raise QueryError(f"the statement cannot be compiled for {kind}: {error}") from error
     names = tuple(expanded.positiontup or ())
@@ -134,19 +141,38 @@ class _SQLitePreparer(SQLiteIdentifierPreparer):
     """
 
     def __init__(self, dialect: Dialect) -> None:
-        super().__init__(dialect, initial_quote="`", final_quote="`")
+        super().__init__(dialect, initial_quote="`", final_quote="`", escape_quote="`")
 
 
 class _SQLiteStatements(aiosqlite.dialect):
     """SQLite, for statements: its DDL stays in the usual quotes, which reflection knows."""
 
     supports_statement_cache = True
+    # `INSERT INTO ... WITH ...`: Python's sqlite3 counts the rows of a statement that begins with INSERT alone.
+    cte_follows_insert = True
     preparer: type[SQLiteIdentifierPreparer] = _SQLitePreparer
+
+
+RESERVED: Mapping[str, frozenset[str]] = {
+    "postgresql": frozenset(("collation", "concurrently", "lateral", "system_user", "tablesample")),
+    "mysql": frozenset(("portion",)),
+    "mariadb": frozenset(("delete_domain_id", "master_demote_to_replica", "master_demote_to_slave", "portion")),
+    "sqlite": frozenset(("nothing", "returning")),
+}
+"""Words that a name has to be quoted for, and that SQLAlchemy's lists lack; a test asks each server for all of its words."""
 
 
 @cache
 def _dialects(kind: str) -> tuple[Dialect, Dialect]:
     """The dialect for definitions, and the one for statements."""
+    made = _made(kind)
+    for dialect in made:
+        preparer = dialect.identifier_preparer
+        preparer.reserved_words = preparer.reserved_words | RESERVED[kind]
+    return made
+
+
+def _made(kind: str) -> tuple[Dialect, Dialect]:
     dialect: Dialect
     if kind == "postgresql":
         dialect = asyncpg.dialect(dbapi=_asyncpg())  # type: ignore[no-untyped-call]

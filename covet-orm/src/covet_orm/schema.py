@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
+from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.engine.mock import MockConnection
+from sqlalchemy.schema import DropTable
 
 from covet_orm.dialects import dialect_of
+from covet_orm.exceptions import LockTimeout, NotSupported
 from covet_orm.models.registry import registry as default_registry
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
+    from covet_orm.models.instances import Model
     from covet_orm.models.registry import Registry
 
-__all__ = ["create_all", "drop_all", "statements", "table_names"]
+__all__ = ["check_supported", "create_all", "create_tables", "drop_all", "statements", "table_names"]
 
 TABLES = {
     "postgresql": "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = ANY (current_schemas(false))",
@@ -24,6 +30,11 @@ TABLES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
 }
 
+LOCK = 0x636F766574
+"""The advisory lock of PostgreSQL that those who create tables wait for: "covet" in ASCII."""
+PATIENCE = 60
+"""Seconds that MySQL and MariaDB let one wait for it."""
+
 
 async def table_names(database: Database) -> set[str]:
     """The names of the tables that are there."""
@@ -31,48 +42,163 @@ async def table_names(database: Database) -> set[str]:
 
 
 async def create_all(database: Database, registry: Registry | None) -> list[str]:
-    """Create the tables of the models that live in a database and are not there; their names."""
+    """Create the tables of the models that live in a database and are not there; their names.
+
+    Several processes may do so at once: one of them creates. PostgreSQL and SQLite create all tables or none; MySQL and
+    MariaDB keep those that were created before an error, and the next call creates the others.
+
+    Cancelled, it leaves what a killed process would.
+
+    Raises:
+        ModelError: a model is not declared as one can be.
+        NotSupported: the database cannot have a field, an index or a constraint; nothing was created.
+        LockTimeout: somebody else has created tables for a minute (MySQL, MariaDB).
+    """
     await database.open()
-    there = await table_names(database)
-    tables = [table for table in _tables(database, registry) if table.name not in there]
-    for statement in statements(database.kind, tables, create=True):
-        await database.script(statement)
-    return [table.name for table in tables]
+    models = _models(database, registry)
+    tables = _tables(models, registry)
+    check_supported(database.kind, models)
+    return await create_tables(database, [*tables, *(store.table for store in database.store_tables.values())])
+
+
+async def create_tables(database: Database, tables: Sequence[sqlalchemy.Table]) -> list[str]:
+    """Create those tables of some that are not there, as `create_all` does; their names.
+
+    Args:
+        database: an open one.
+        tables: each after those that it refers to.
+
+    Raises:
+        LockTimeout: as `create_all`.
+    """
+    async with _alone(database):
+        there = await table_names(database)
+        missing = [table for table in tables if table.name not in there]
+        for statement in statements(database.kind, missing, create=True):
+            await database.script(statement)
+    return [table.name for table in missing]
 
 
 async def drop_all(database: Database, registry: Registry | None) -> list[str]:
-    """Drop the tables of the models that live in a database and are there; their names."""
+    """Drop the tables of the models that live in a database and are there; their names.
+
+    Raises:
+        ModelError: a model is not declared as one can be.
+        ForeignKeyViolation: a table that stays refers to one of them (MySQL, MariaDB, SQLite).
+        ProgrammingError: as above (PostgreSQL).
+    """
     await database.open()
-    there = await table_names(database)
-    tables = [table for table in _tables(database, registry) if table.name in there]
-    for statement in statements(database.kind, tables, create=False):
-        await database.script(statement)
-    return [table.name for table in tables]
+    tables = _tables(_models(database, registry), registry)
+    async with _alone(database):
+        there = await table_names(database)
+        leaving = [table for table in tables if table.name in there]
+        if database.kind == "sqlite":
+            # Dropping a table deletes its rows, which those of another one may refer to that is dropped after it.
+            await database.script("PRAGMA defer_foreign_keys = ON")
+            for table in reversed(leaving):
+                await database.execute(sqlalchemy.delete(table))
+        for statement in statements(database.kind, leaving, create=False):
+            await database.script(statement)
+    return [table.name for table in leaving]
 
 
 def statements(kind: str, tables: Sequence[sqlalchemy.Table], *, create: bool) -> list[str]:
-    """The DDL of tables, in an order that their foreign keys allow."""
+    """The DDL of tables, in an order that their foreign keys allow; those of tables that refer to each other are added
+    when both are there, where a database can.
+
+    Args:
+        kind: `postgresql`, `mysql`, `mariadb` or `sqlite`.
+        tables: the tables, of one registry.
+        create: whether they are created, or dropped.
+
+    Raises:
+        NotSupported: the database cannot have an expression of a definition.
+        ModelError: a definition names what its model does not have.
+    """
     if not tables:
         return []
     found: list[str] = []
-    dialect = dialect_of(kind)
+    dialect = _defining_dialect(kind)
 
     def collect(element: Any, *arguments: Any, **options: Any) -> None:
-        found.append(str(element.compile(dialect=dialect)))
+        found.append(str(element.compile(dialect=dialect)).strip())
 
-    connection = MockConnection(dialect, collect)
+    if not create and not dialect.supports_alter:
+        # There is no order for tables that refer to each other, and none is needed.
+        return [str(DropTable(table).compile(dialect=dialect)).strip() for table in reversed(tables)]
+    connection: Any = MockConnection(dialect, collect)
     metadata = tables[0].metadata
     act = metadata.create_all if create else metadata.drop_all
-    act(connection, tables=list(tables), checkfirst=False)  # type: ignore[arg-type]
+    act(connection, tables=list(tables), checkfirst=False)
     return found
 
 
-def _tables(database: Database, registry: Registry | None) -> list[sqlalchemy.Table]:
-    """The tables of the managed models that live there: those that name its alias, or none."""
+def check_supported(kind: str, models: Iterable[type[Model]]) -> None:
+    """Return when a database can have all that models declare.
+
+    Raises:
+        NotSupported: it cannot; the message has all of it, and the ways around.
+    """
+    found: list[str] = []
+    for model in models:
+        options = model._meta
+        for field in options.fields:
+            reason = field.unsupported(kind) if field.model is model else ""
+            if reason:
+                found.append(f"{model.__qualname__}.{field.name}: {reason}")
+        for one in (*options.indexes, *options.constraints) if not options.proxy else ():
+            reason = one.unsupported(kind)
+            if reason:
+                found.append(f"{model.__qualname__}.Meta, {one!r}: {reason}")
+    if found:
+        raise NotSupported("; ".join(found))
+
+
+@asynccontextmanager
+async def _alone(database: Database) -> AsyncIterator[None]:
+    """A block that one process at a time is in, and that happens all or not at all where DDL can."""
+    if database.kind in ("mysql", "mariadb"):
+        async with database.connection() as connection:
+            rows = await connection.fetch("SELECT GET_LOCK(CONCAT('covet.', DATABASE()), %s)", (PATIENCE,))
+            if not rows[0][0]:
+                raise LockTimeout(f"somebody else has been creating tables for {PATIENCE} seconds")
+            try:
+                yield
+            finally:
+                # Broken, the connection has lost the lock with its session.
+                if connection.state.name in ("IDLE", "TRANSACTION"):
+                    await connection.fetch("SELECT RELEASE_LOCK(CONCAT('covet.', DATABASE()))")
+        return
+    async with database.transaction():
+        if database.kind == "postgresql":
+            await database.query("SELECT pg_advisory_xact_lock($1)", (LOCK,))
+        yield
+
+
+@cache
+def _defining_dialect(kind: str) -> Dialect:
+    """A dialect that leaves a percent sign as it is: DDL has no parameters, and is sent as its text is."""
+    dialect = dialect_of(kind)
+    if kind in ("mysql", "mariadb"):
+        made: Any = type(dialect)
+        named: Dialect = made(paramstyle="named")
+        named.identifier_preparer.reserved_words = dialect.identifier_preparer.reserved_words
+        return named
+    return dialect
+
+
+def _models(database: Database, registry: Registry | None) -> list[type[Model]]:
+    """The managed models that live in a database: those that name its alias, or none."""
     chosen = registry if registry is not None else default_registry
-    wanted = {
-        model._meta.db_table
+    return [
+        model
         for model in chosen
-        if model._meta.managed and model._meta.database in (None, database.alias)
-    }
+        if model._meta.managed and not model._meta.proxy and model._meta.database in (None, database.alias)
+    ]
+
+
+def _tables(models: Sequence[type[Model]], registry: Registry | None) -> list[sqlalchemy.Table]:
+    """Their tables, each after those that it refers to."""
+    wanted = {model._meta.db_table for model in models}
+    chosen = registry if registry is not None else default_registry
     return [table for table in chosen.tables() if table.name in wanted]

@@ -62,6 +62,13 @@ class Host(msgspec.Struct, frozen=True):
         """Whether it is a Unix socket."""
         return self.name.startswith("/")
 
+    @property
+    def encoded(self) -> str:
+        """As it stands in a URL."""
+        if ":" in self.name and not self.is_socket:
+            return f"[{quote(self.name, safe=':')}]:{self.port}"
+        return f"{quote(self.name, safe='')}:{self.port}"
+
     def __str__(self) -> str:
         if self.is_socket:
             return self.name
@@ -98,7 +105,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             user = quote(self.user, safe="")
             if self.password is not None:
                 user += ":********"
-            hosts = ",".join(quote(h.name, safe="") if h.is_socket else str(h) for h in self.hosts)
+            hosts = ",".join(host.encoded for host in self.hosts)
             head = f"{self.scheme}://{user}{'@' if user else ''}{hosts}/{quote(self.database, safe='')}"
         if not self.query:
             return head
@@ -258,10 +265,10 @@ def _sqlite(rest: str, options: Mapping[str, str]) -> Target:
     return Target(scheme="sqlite", kind="sqlite", database=path or MEMORY, query=options)
 
 
-def _hosts(text: str, kind: Kind, options: Mapping[str, str]) -> tuple[Host, ...]:
-    """The hosts of a URL; this machine when it names none."""
+def _hosts(text: str, kind: Kind, options: dict[str, str]) -> tuple[Host, ...]:
+    """The hosts of a URL; this machine when it names none. The option `socket` is one, and taken out of the others."""
     port = PORTS[kind]
-    socket = options.get("socket")
+    socket = options.pop("socket", None)
     if socket is not None:
         if text:
             raise ConfigurationError("a database's URL has a host or the option socket, not both")

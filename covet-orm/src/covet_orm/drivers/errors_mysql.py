@@ -118,7 +118,7 @@ NAMING = {
     1235,
 }
 """Errors whose words name objects, not values."""
-WRONG = {*NAMING, 1064, 1901, 1005, 1072, 1071, 1068, 1101, 1170, 1215, 1295, 1336, 1424, 4078}
+WRONG = {*NAMING, 1064, 1901, 1005, 1072, 1071, 1068, 1101, 1170, 1215, 1295, 1336, 1424, 4078, 4166}
 """Errors of the statement itself, some of which come with an SQLSTATE that does not tell."""
 IDENTIFIER = r"`((?:[^`]|``)*)`"
 

@@ -44,6 +44,7 @@ from covet_orm.urls import Target
 
 __all__ = ["translate", "translate_connect"]
 
+PGBOUNCER = "behind a PgBouncer in transaction mode, the option pgbouncer=true is needed"
 BROKE = "the connection to the server broke while the statement ran; whether it had an effect is not known"
 VIOLATIONS: dict[str, type[IntegrityError]] = {
     "23000": IntegrityError,
@@ -86,6 +87,8 @@ FAULTS: dict[str, tuple[type[DatabaseError], str]] = {
     "53100": (DatabaseError, "the server's disk is full"),
     "53200": (DatabaseError, "the server is out of memory"),
     "53300": (DatabaseUnavailable, "the server has too many connections"),
+    "26000": (ProgrammingError, f"the prepared statement is not there; {PGBOUNCER}"),
+    "42P05": (ProgrammingError, f"a prepared statement of this name is there already; {PGBOUNCER}"),
     "25P02": (ProgrammingError, "an earlier statement of the transaction failed; it can only be rolled back"),
 }
 FAMILIES: dict[str, tuple[type[DatabaseError], str]] = {
@@ -161,7 +164,10 @@ def translate_connect(error: BaseException, target: Target, timeout: float) -> D
             "53300": "the server has too many connections",
             "57P03": "the server is starting up or shutting down",
         }
-        reason = reasons.get(code) or f"the server refused: {error.args[0] if error.args else code}"
+        told = str(error.args[0] if error.args else code)
+        reason = reasons.get(code) or f"the server refused: {told}"
+        if "unsupported startup parameter" in told:
+            reason += f"; {PGBOUNCER}"
         return unavailable(target, f"{reason} ({code})" if code else reason, code=code)
     if isinstance(error, TargetServerAttributeNotMatched):
         return unavailable(target, "no host is what target_session_attrs asks for")

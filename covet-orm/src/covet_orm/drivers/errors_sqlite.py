@@ -105,6 +105,9 @@ def translate(error: BaseException, statement: str) -> DatabaseError | None:
 def _of_engine(text: str, name: str, statement: str) -> DatabaseError:
     """By the extended result code."""
     kind = VIOLATIONS.get(name)
+    if kind is None and text == "FOREIGN KEY constraint failed":
+        # ON DELETE RESTRICT, which SQLite does by a trigger of its own.
+        kind = ForeignKeyViolation
     if kind is not None:
         return _violation(kind, name, text, statement)
     if name.startswith("SQLITE_CONSTRAINT") and name != "SQLITE_CONSTRAINT_DATATYPE":

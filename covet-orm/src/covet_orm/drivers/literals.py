@@ -9,7 +9,8 @@ connection, in which no byte of a longer character is one of ASCII; bytes are wr
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,9 +22,14 @@ from pymysql.converters import (  # type: ignore[import-untyped]
 
 from covet_orm.exceptions import DataError, ProgrammingError
 
-__all__ = ["statement_with"]
+__all__ = ["batches", "statement_with"]
 
 
+INSERT_OF_PLACES = re.compile(
+    r"(?P<head>\s*(?:INSERT|REPLACE)\b.*\bVALUES\s*)(?P<places>\(\s*%s\s*(?:,\s*%s\s*)*\))"
+    r"(?P<tail>\s*(?:ON\s+DUPLICATE\s+KEY\s+UPDATE\b.*)?)",
+    re.IGNORECASE | re.DOTALL,
+)
 SURROGATE = "a text holds a surrogate, which UTF-8 cannot"
 
 
@@ -63,6 +69,40 @@ def statement_with(sql: str, params: Sequence[Any], *, backslash_escapes: bool =
             f"the statement does not take {len(literals)} parameters: their places are %s, and a percent sign is %%",
             statement=sql,
         ) from error
+
+
+def batches(sql: str, rows: Iterable[Sequence[Any]], *, backslash_escapes: bool = True, size: int) -> Iterator[bytes]:
+    """The statements that run `sql` once for each row: an INSERT with one row of places takes many at a time.
+
+    Args:
+        sql: the statement.
+        rows: the parameters.
+        backslash_escapes: whether a backslash in a literal is an escape character.
+        size: bytes that a statement of several rows has at most.
+
+    Raises:
+        DataError, ProgrammingError: as `statement_with` does.
+    """
+    parts = INSERT_OF_PLACES.fullmatch(sql)
+    if parts is None or "%s" in parts["head"] or "%s" in parts["tail"]:
+        for row in rows:
+            yield statement_with(sql, row, backslash_escapes=backslash_escapes)
+        return
+    head = statement_with(parts["head"], ())
+    tail = statement_with(parts["tail"], ())
+    values: list[bytes] = []
+    length = 0
+    for row in rows:
+        value = statement_with(parts["places"], row, backslash_escapes=backslash_escapes)
+        if values and length + len(value) + 1 > size:
+            yield head + b",".join(values) + tail
+            values, length = [], 0
+        if not values:
+            length = len(head) + len(tail)
+        values.append(value)
+        length += len(value) + 1
+    if values:
+        yield head + b",".join(values) + tail
 
 
 def _text(value: str) -> str:

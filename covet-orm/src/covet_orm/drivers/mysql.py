@@ -35,7 +35,7 @@ except ImportError as error:
     ) from error
 
 from covet_orm.drivers.errors_mysql import translate, translate_connect
-from covet_orm.drivers.literals import statement_with
+from covet_orm.drivers.literals import batches, statement_with
 from covet_orm.drivers.mysql_session import Session
 
 __all__ = ["MySQLConnection", "MySQLDriver"]
@@ -95,11 +95,12 @@ class MySQLConnection:
         return _inserted(await self._run(sql, params))
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Run a statement for each row of parameters, one after the other; those before a wrong one stay done where the
-        caller opened no transaction."""
+        """Run a statement for each row of parameters; an INSERT of one row takes as many at a time as `max_packet` lets
+        it. Where the caller opened no transaction, what was done before a wrong row stays done."""
         changed = 0
-        for params in rows:
-            changed += _inserted(await self._run(sql, params)).changed
+        size = self._driver.options.max_packet
+        for statement in batches(sql, rows, backslash_escapes=self.raw.backslash_escapes, size=size):
+            changed += _inserted(await self._send(sql, statement, quotable=False)).changed
         return changed
 
     async def script(self, sql: str) -> None:
@@ -196,14 +197,13 @@ class MySQLConnection:
 
     async def _finish(self, result: Any, sql: str) -> None:
         """Bring a stream that was left early to its end: by reading it; if that takes long, the server ends it."""
-        reading = asyncio.ensure_future(self.raw.drain(result, DRAIN_SECONDS))
+        reading = asyncio.ensure_future(self.raw.drain(result))
         try:
             with move_on_after(CLOSE_SECONDS, shield=True):
                 await asyncio.wait([reading], timeout=DRAIN_SECONDS)
-                if result.unbuffered_active and self.server_id is not None:
+                if not reading.done() and self.server_id is not None:
                     await self._driver.kill(self.server_id, statement_only=True)
                 await reading
-                await self.raw.drain(result)
                 self._phase = REST
         except Exception as error:  # noqa: BLE001 - the connection is cut, whatever it was
             logger.debug("connection %d is not used again: %s", self.number, type(error).__name__)

@@ -7,11 +7,11 @@ that this class derives from it; `covet-orm[mysql]` names the versions that it w
 
 from __future__ import annotations
 
-from math import inf
-from time import monotonic
+import asyncio
 from typing import Any
 
 import aiomysql  # type: ignore[import-untyped]
+from pymysql.connections import MAX_PACKET_LEN  # type: ignore[import-untyped]
 from pymysql.constants import (  # type: ignore[import-untyped]
     CLIENT,
     COMMAND,
@@ -24,6 +24,11 @@ from pymysql.err import InterfaceError, OperationalError  # type: ignore[import-
 from covet_orm.drivers.protocol import Row
 
 __all__ = ["Session"]
+
+DRAIN_BYTES = 1 << 18
+EOF, ERROR = 0xFE, 0xFF
+EOF_BELOW = 4 + 9
+"""Bytes that a packet of EOF stays below, with its header; a longer one that begins like it is a row."""
 
 
 class Session(aiomysql.Connection):  # type: ignore[misc]
@@ -97,18 +102,44 @@ class Session(aiomysql.Connection):  # type: ignore[misc]
             rows.append(row)
         return rows
 
-    async def drain(self, result: Any, seconds: float = inf) -> None:
-        """Read an open result to its end, which may be that somebody ended the statement, or for some seconds."""
-        deadline = monotonic() + seconds
-        try:
-            while result.unbuffered_active and monotonic() < deadline:
-                packet = await self._read_packet()
-                if result._check_packet_is_eof(packet):
-                    result.unbuffered_active = False
-                    result.connection = None
-        except OperationalError as error:
-            if error.args[0] != ER.QUERY_INTERRUPTED:
-                raise
+    async def drain(self, result: Any) -> None:
+        """Read an open result to its end, which may be that somebody ended the statement; no row is looked at.
+
+        A megabyte of small rows is more than 50,000 packets, for each of which aiomysql makes several objects.
+
+        Raises:
+            OperationalError: there is no such end; the connection cannot be used any longer.
+        """
+        reader: Any = self._reader
+        unread = bytearray()
+        continued = False
+        while result.unbuffered_active:
+            chunk = await reader.read(DRAIN_BYTES)
+            if not chunk:
+                raise OperationalError(CR.CR_SERVER_LOST, "the connection was closed")
+            unread += chunk
+            begin = 0
+            while len(unread) - begin >= 4:
+                end = begin + 4 + int.from_bytes(unread[begin : begin + 3], "little")
+                if len(unread) < end:
+                    break
+                first = 0 if continued or end == begin + 4 else unread[begin + 4]
+                if first == ERROR or (first == EOF and end - begin < EOF_BELOW):
+                    self._end_of(result, bytes(unread[begin:end]), last=len(unread) == end)
+                    break
+                continued = end - begin == 4 + MAX_PACKET_LEN
+                begin = end
+            del unread[:begin]
+            await asyncio.sleep(0)
+
+    def _end_of(self, result: Any, packet: bytes, *, last: bool) -> None:
+        """Take the packet at the end of an open result (https://mariadb.com/kb/en/eof_packet/, err_packet)."""
+        number, flags = int.from_bytes(packet[5:7], "little"), int.from_bytes(packet[7:9], "little")
+        more = packet[4] == EOF and flags & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+        if not last or more or (packet[4] == ERROR and number != ER.QUERY_INTERRUPTED):
+            raise OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the result did not end as it should")
+        result.unbuffered_active = False
+        result.connection = None
 
     async def _request_authentication(self) -> None:
         """aiomysql goes on without TLS when the server, or somebody between, says that there is none."""

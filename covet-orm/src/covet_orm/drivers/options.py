@@ -136,6 +136,8 @@ class MySQLOptions(ServerOptions, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.charset != "utf8mb4":
+            raise ConfigurationError(f"charset is utf8mb4, which alone holds every character, not {self.charset!r}")
         if not all(mode.isidentifier() for mode in self.sql_mode.split(",") if mode):
             raise ConfigurationError(f"sql_mode is names with commas between, not {self.sql_mode!r}")
         if not 1024 <= self.max_packet <= 1_073_741_824:
@@ -150,12 +152,15 @@ class SQLFunction(msgspec.Struct, frozen=True):
         arguments: how many it takes, -1 for any number.
         function: takes and gives int, float, str, bytes and None.
         deterministic: whether the same arguments always give the same result, which indexes need.
+        aggregate: whether it makes one value of many rows: `function` is then a class whose `step` takes the arguments
+            of one row after the other, and whose `finalize` gives the result.
     """
 
     name: str
     arguments: int
     function: Callable[..., Any]
     deterministic: bool = True
+    aggregate: bool = False
 
 
 JOURNAL_MODES = ("wal", "delete", "truncate", "persist", "memory", "off")

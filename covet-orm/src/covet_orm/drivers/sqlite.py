@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from anyio import CancelScope, fail_after, move_on_after
@@ -74,12 +74,13 @@ class SQLiteConnection:
     @property
     def state(self) -> SessionState:
         """What the session is in."""
-        if self._phase != REST:
-            return SessionState.BUSY
         try:
-            return SessionState.TRANSACTION if self._db.in_transaction else SessionState.IDLE
+            inside = self._db.in_transaction
         except sqlite3.ProgrammingError:
             return SessionState.CLOSED
+        if self._phase != REST:
+            return SessionState.BUSY
+        return SessionState.TRANSACTION if inside else SessionState.IDLE
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a statement; all its rows, as tuples."""
@@ -98,7 +99,7 @@ class SQLiteConnection:
         return await self._run(sql, self._execute, sql, params)
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Run a statement for each row of parameters: all of them or none."""
+        """Run a statement for each row of parameters; where no transaction is open, in one of its own."""
         return await self._run(sql, self._execute_many, sql, rows)
 
     async def script(self, sql: str) -> None:
@@ -118,17 +119,17 @@ class SQLiteConnection:
                 if len(rows) < size:
                     break
         finally:
-            if self._phase == REST:
+            if self.state in (SessionState.IDLE, SessionState.TRANSACTION):
                 with CancelScope(shield=True):
                     await self._run(sql, cursor.close)
 
     async def close(self) -> None:
         """Close the file, after interrupting what is still under way; the thread ends."""
         if self._phase != REST:
-            self._db.interrupt()
+            self._cut_short()
         try:
             with fail_after(CLOSE_SECONDS):
-                await self.raw.close()
+                await self.raw.leave()
         except asyncio.CancelledError:
             self.terminate()
             raise
@@ -138,13 +139,15 @@ class SQLiteConnection:
 
     def terminate(self) -> None:
         """Close the file as soon as what is under way was interrupted; the thread ends by itself."""
+        self._cut_short()
+        self.raw.stop()
+
+    def _cut_short(self) -> None:
+        """End what is under way; nothing is begun any longer."""
         self._phase = BROKEN
         self._stop.set()
-        try:
+        with suppress(sqlite3.ProgrammingError):  # it is closed
             self._db.interrupt()
-        except sqlite3.ProgrammingError:
-            return
-        self.raw.stop()
 
     async def _run(self, sql: str, function: Callable[..., T], *args: Any) -> T:
         """Call a function in the connection's thread."""
@@ -161,7 +164,8 @@ class SQLiteConnection:
         finally:
             if timer is not None:
                 timer.cancel()
-        self._phase = REST
+        if self._phase == BUSY:
+            self._phase = REST
         return result
 
     def _expire(self) -> None:
@@ -174,6 +178,8 @@ class SQLiteConnection:
         if not isinstance(error, Exception):
             await self._interrupt()
             raise error
+        if self._phase == BROKEN:
+            return ConnectionLost("the connection was closed while the statement ran", statement=sql)
         self._phase = REST
         translated = translate(error, sql)
         if self._expired:
@@ -349,6 +355,10 @@ class _Opening:
 def _configure(db: sqlite3.Connection, options: SQLiteOptions, *, memory: bool) -> None:
     """Make the session's settings (https://sqlite.org/pragma.html)."""
     for function in options.create_functions:
+        if function.aggregate:
+            made: Any = function.function
+            db.create_aggregate(function.name, function.arguments, made)
+            continue
         db.create_function(function.name, function.arguments, function.function, deterministic=function.deterministic)
     for name, value in (
         ("foreign_keys", int(options.foreign_keys)),

@@ -32,14 +32,15 @@ class SQLiteThread(aiosqlite.Connection):
         self.opening = opening
 
     async def enter(self) -> sqlite3.Connection:
-        """Start the thread and open the database. Cancelled or failed, the thread ends; what was opened is not closed."""
+        """Start the thread and open the database. Cancelled or failed, the thread ends; an open database stays open."""
         self._thread.start()
         try:
-            self._connection = await self._ask(self.opening)
+            db = await self._ask(self.opening)
         except BaseException:
             self.stop()
             raise
-        return self._connection
+        self._connection = db
+        return db
 
     def visit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Have a function called in the thread, after those asked for before; its result.
@@ -50,6 +51,14 @@ class SQLiteThread(aiosqlite.Connection):
         if self._connection is None or not self._running:
             raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         return self._ask(function, *args)
+
+    async def leave(self) -> None:
+        """Close the database and end the thread. Cancelled, both still happen."""
+        try:
+            if self._connection is not None and self._running:
+                await self._ask(self._connection.close)
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Close the database and end the thread, after what was asked for before. Returns at once."""

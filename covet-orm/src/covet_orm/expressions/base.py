@@ -8,9 +8,10 @@ parts of an expression in the same order, so that the n-th value that `shape` gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+import sqlalchemy
 from sqlalchemy import ColumnElement
 
 from covet_orm.exceptions import QueryError
@@ -18,9 +19,20 @@ from covet_orm.exceptions import QueryError
 if TYPE_CHECKING:
     from covet_orm.expressions.conditions import Condition
     from covet_orm.fields.base import Field
+    from covet_orm.queries.names import Names
     from covet_orm.queries.scope import Scope
 
-__all__ = ["Add", "Arithmetic", "Expression", "Ordering", "Value", "as_expression"]
+__all__ = [
+    "Add",
+    "Arithmetic",
+    "Expression",
+    "Ordering",
+    "Value",
+    "as_expression",
+    "field_key",
+    "is_null",
+    "named_expression",
+]
 
 T = TypeVar("T")
 
@@ -52,6 +64,24 @@ class Expression(Generic[T]):
     def parts(self) -> Iterable[Expression[Any]]:
         """The expressions in it."""
         return ()
+
+    def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
+        """The same with other expressions in it, in the order of `parts`."""
+        raise QueryError(f"{type(self).__name__} has parts and does not say how to replace them: override replaced()")
+
+    def resolved(self, names: Names) -> Expression[Any]:
+        """The expression as a query takes it, with the lookups of its conditions looked up.
+
+        Raises:
+            FieldError: a name is not there.
+        """
+        parts = tuple(self.parts())
+        if not parts:
+            return self
+        found = [part.resolved(names) for part in parts]
+        if all(one is other for one, other in zip(parts, found, strict=True)):
+            return self
+        return self.replaced(found)
 
     @property
     def aggregates(self) -> bool:
@@ -142,9 +172,14 @@ class Expression(Generic[T]):
 
     def _compare(self, lookup: str, value: Any) -> Condition:
         from covet_orm.expressions.conditions import Comparison
-        from covet_orm.queries.lookups import find_lookup
+        from covet_orm.queries.lookup_names import find_lookup
 
         return Comparison(self, find_lookup(lookup), value)
+
+    def __pow__(self, other: Any) -> Expression[Any]:
+        from covet_orm.expressions.functions.mathematics import Power
+
+        return Power(self, other)
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -169,6 +204,13 @@ class Ordering:
         self.expression = expression
         self.descending = descending
         self.nulls = nulls
+
+    def resolved(self, names: Names) -> Ordering:
+        """As of an expression."""
+        expression = self.expression.resolved(names)
+        if expression is self.expression:
+            return self
+        return Ordering(expression, descending=self.descending, nulls=self.nulls)
 
     def reversed(self) -> Ordering:
         """The other way round, NULL included."""
@@ -195,11 +237,14 @@ class Ordering:
 
 
 class Value(Expression[T]):
-    """A value as an expression: a parameter, never text in the SQL.
+    """A value as an expression: a parameter, never text in the SQL. None is NULL.
 
     Args:
         value: the value.
         output_field: the field of its type; known by itself for the common types.
+
+    Raises:
+        QueryError: when it is compiled: no field is known of its type, and none was given.
     """
 
     __slots__ = ("field", "value")
@@ -209,11 +254,14 @@ class Value(Expression[T]):
         self.field = output_field
 
     def shape(self, key: Add, values: Add) -> None:
-        key(("value", self.field if self.field is not None else type(self.value)))
+        if self.value is None:
+            key(("null", None if self.field is None else field_key(self.field)))
+            return
+        key(("value", type(self.value) if self.field is None else field_key(self.field)))
         values(self.value)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
-        return scope.parameter(self.output(scope))
+        return sqlalchemy.null() if self.value is None else scope.parameter(self.output(scope))
 
     def output(self, scope: Scope) -> Field[Any]:
         if self.field is None:
@@ -227,17 +275,24 @@ class Value(Expression[T]):
 
 
 class Arithmetic(Expression[T]):
-    """Two expressions and an operator."""
+    """Two expressions and an operator.
+
+    Whole numbers divide as in Python: the result has its fraction, on every database. The remainder `%` has the sign of
+    the dividend, as SQL has it. Dates and times take and give spans of time: `F("end") - F("begin")`.
+    """
 
     __slots__ = ("left", "operator", "right")
 
     def __init__(self, operator: str, left: Any, right: Any) -> None:
         self.operator = operator
-        self.left = as_expression(left, right)
-        self.right = as_expression(right, left)
+        self.left = as_expression(left)
+        self.right = as_expression(right)
 
     def parts(self) -> Iterable[Expression[Any]]:
         return (self.left, self.right)
+
+    def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
+        return Arithmetic(self.operator, parts[0], parts[1])
 
     def shape(self, key: Add, values: Add) -> None:
         key(self.operator)
@@ -245,23 +300,57 @@ class Arithmetic(Expression[T]):
         self.right.shape(key, values)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
+        from covet_orm.queries.arithmetic import calculate
+
         left, right = self.left.build(scope), self.right.build(scope)
-        if self.operator == "+":
-            return left + right
-        if self.operator == "-":
-            return left - right
-        if self.operator == "*":
-            return left * right
-        return left / right if self.operator == "/" else left % right
+        return calculate(scope, self.operator, left, self.left.output(scope), right, self.right.output(scope))
 
     def output(self, scope: Scope) -> Field[Any]:
-        side = self.right if isinstance(self.left, Value) and not isinstance(self.right, Value) else self.left
-        return side.output(scope)
+        from covet_orm.fields.inference import arithmetic_field
+
+        return arithmetic_field(self.operator, self.left.output(scope), self.right.output(scope))
 
     def __repr__(self) -> str:
         return f"({self.left!r} {self.operator} {self.right!r})"
 
 
-def as_expression(value: Any, beside: Any = None) -> Expression[Any]:
-    """A value as an expression: itself when it is one, else a parameter."""
-    return value if isinstance(value, Expression) else Value(value)
+def as_expression(value: Any) -> Expression[Any]:
+    """A value as an expression: itself when it is one, a subquery of a queryset, else a parameter."""
+    if isinstance(value, Expression):
+        return value
+    if hasattr(value, "get_queryset") or hasattr(value, "prepared"):
+        from covet_orm.expressions.subqueries import Subquery
+
+        return Subquery(value)
+    return Value(value)
+
+
+def named_expression(value: Any) -> Expression[Any]:
+    """As `as_expression`, where text is the name of a field: what the arguments of functions are."""
+    if isinstance(value, str):
+        from covet_orm.expressions.references import F
+
+        return F(value)
+    return as_expression(value)
+
+
+def is_null(value: Expression[Any]) -> bool:
+    """Whether an expression is NULL, whose type is that of whatever it stands for."""
+    return isinstance(value, Value) and value.value is None and value.field is None
+
+
+def field_key(field: Field[Any]) -> Any:
+    """What stands for a field in a shape: itself when it belongs to a model, else how it is declared."""
+    if hasattr(field, "model"):
+        return field
+    return (type(field), *((name, _hashable(value)) for name, value in vars(field).items()))
+
+
+def _hashable(value: Any) -> Any:
+    if hasattr(value, "column_type"):
+        return field_key(value)
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return value

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -17,9 +18,20 @@ from covet_orm.expressions.base import Add, Expression
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
     from covet_orm.queries.lookups import Lookup
+    from covet_orm.queries.names import Names
+    from covet_orm.models.relations import Relation
     from covet_orm.queries.scope import Scope
 
-__all__ = ["Combined", "Comparison", "Condition", "Q"]
+__all__ = [
+    "Combined",
+    "Comparison",
+    "Condition",
+    "Q",
+    "across_many",
+    "negated",
+    "parts_of",
+    "replaced_in",
+]
 
 
 class Condition(Expression[bool]):
@@ -39,9 +51,11 @@ class Condition(Expression[bool]):
     def __invert__(self) -> Condition:
         return Combined("not", (self,))
 
-    def resolved(self, scope: Scope) -> Condition:
+    def resolved(self, names: Names) -> Condition:
         """The condition with its names looked up: what is compiled. Raises FieldError for a name that is not there."""
-        return self
+        found = super().resolved(names)
+        assert isinstance(found, Condition)
+        return found
 
     def output(self, scope: Scope) -> Field[Any]:
         from covet_orm.fields.numbers import BooleanField
@@ -60,7 +74,22 @@ class Comparison(Condition):
         self.value = value
 
     def parts(self) -> Iterable[Expression[Any]]:
-        return (self.left, self.value) if isinstance(self.value, Expression) else (self.left,)
+        return (self.left, *parts_of(self.value))
+
+    def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
+        return Comparison(parts[0], self.lookup, replaced_in(self.value, parts[1:]))
+
+    def resolved(self, names: Names) -> Condition:
+        if type(self.left) is _column_reference() and self.lookup.is_plain and not parts_of(self.value):
+            return self
+        from covet_orm.queries.lookup_names import refined
+
+        left = self.left.resolved(names)
+        field = names.field(left)
+        lookup = self.lookup if field is None else refined(self.lookup, field)
+        value = lookup.prepared(self.value, field)
+        value = replaced_in(value, [part.resolved(names) for part in parts_of(value)])
+        return across_many(Comparison(left, lookup, value), names)
 
     def shape(self, key: Add, values: Add) -> None:
         self.left.shape(key, values)
@@ -106,8 +135,11 @@ class Combined(Condition):
             return sqlalchemy.cast(odd, sqlalchemy.Integer) == sqlalchemy.literal_column("1")
         return negated(built[0])
 
-    def resolved(self, scope: Scope) -> Condition:
-        return Combined(self.connector, [condition.resolved(scope) for condition in self.conditions])
+    def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
+        return Combined(self.connector, [_condition(part) for part in parts])
+
+    def resolved(self, names: Names) -> Condition:
+        return Combined(self.connector, [condition.resolved(names) for condition in self.conditions])
 
     def __repr__(self) -> str:
         if self.connector == "not":
@@ -129,10 +161,10 @@ class Q(Condition):
         self.conditions = tuple(_condition(condition) for condition in conditions)
         self.lookups = lookups
 
-    def resolved(self, scope: Scope) -> Condition:
+    def resolved(self, names: Names) -> Condition:
         found = [
-            *(condition.resolved(scope) for condition in self.conditions),
-            *scope.comparisons(self.lookups),
+            *(condition.resolved(names) for condition in self.conditions),
+            *names.comparisons(self.lookups),
         ]
         return found[0] if len(found) == 1 else Combined("and", found)
 
@@ -148,6 +180,55 @@ class Q(Condition):
     def __repr__(self) -> str:
         told = [*map(repr, self.conditions), *(f"{name}={value!r}" for name, value in self.lookups.items())]
         return f"Q({', '.join(told)})"
+
+
+def across_many(condition: Condition, names: Names) -> Condition:
+    """A condition that names what relations to many lead to: that there are such objects for which it holds."""
+    from covet_orm.queries.comparisons import RelatedCondition
+
+    for relations in _many_in(condition.parts(), names):
+        condition = RelatedCondition(relations, (condition,))
+    return condition
+
+
+def _many_in(parts: Iterable[Expression[Any]], names: Names) -> list[tuple[Relation, ...]]:
+    from covet_orm.expressions.references import F
+
+    found: list[tuple[Relation, ...]] = []
+    for part in parts:
+        if isinstance(part, F):
+            relations = names.many(part.name)
+            if relations and relations not in found:
+                found.append(relations)
+        elif not part.aggregates and not isinstance(part, Condition):
+            found += [relations for relations in _many_in(part.parts(), names) if relations not in found]
+    return found
+
+
+def parts_of(value: Any) -> tuple[Expression[Any], ...]:
+    """The expressions that the value of a lookup is, or has in it."""
+    if isinstance(value, Expression):
+        return (value,)
+    if isinstance(value, (list, tuple)):
+        return tuple(part for part in value if isinstance(part, Expression))
+    return ()
+
+
+def replaced_in(value: Any, parts: Sequence[Expression[Any]]) -> Any:
+    """The value of a lookup with other expressions in it, in the order of `parts_of`."""
+    if not parts:
+        return value
+    if isinstance(value, Expression):
+        return parts[0]
+    left = iter(parts)
+    return [next(left) if isinstance(part, Expression) else part for part in value]
+
+
+@cache
+def _column_reference() -> type[Any]:
+    from covet_orm.expressions.references import ColumnReference
+
+    return ColumnReference
 
 
 def negated(condition: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -33,7 +33,7 @@ class F(Expression[Any]):
         return scope.resolve(self.name)[0]
 
     def output(self, scope: Scope) -> Field[Any]:
-        return scope.resolve(self.name)[1]
+        return scope.field(self.name)
 
     def __repr__(self) -> str:
         return f"F({self.name!r})"
@@ -60,9 +60,9 @@ class ColumnReference(Expression[T]):
     def output(self, scope: Scope) -> Field[Any]:
         return self.field
 
-    def contains(self, text: str) -> Condition:
-        """Whether it contains a text."""
-        return self._compare("contains", text)
+    def contains(self, value: Any) -> Condition:
+        """Whether it contains a text; whether JSON contains a value, an array its elements."""
+        return self._compare("contains", value)
 
     def startswith(self, text: str) -> Condition:
         """Whether it begins with a text."""
@@ -72,26 +72,42 @@ class ColumnReference(Expression[T]):
         """Whether it ends with a text."""
         return self._compare("endswith", text)
 
+    def _compare(self, lookup: str, value: Any) -> Condition:
+        from covet_orm.expressions.conditions import Comparison
+        from covet_orm.queries.lookup_names import lookup_of
+
+        return Comparison(self, lookup_of(self.field, lookup), value)
+
     def __repr__(self) -> str:
         return f"{self.field.model.__name__}.{self.field.name}"
 
 
 class OuterRef(Expression[Any]):
-    """Inside of a subquery, a name of the query around it."""
+    """Inside of a subquery, a name of the query around it; `OuterRef(OuterRef("pk"))` of the one around that.
+
+    Raises:
+        QueryError: when it is compiled: there is no query around.
+    """
 
     __slots__ = ("name",)
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | OuterRef) -> None:
         self.name = name
 
     def shape(self, key: Add, values: Add) -> None:
-        key(("OuterRef", self.name))
+        if isinstance(self.name, OuterRef):
+            key("OuterRef of")
+            self.name.shape(key, values)
+        else:
+            key(("OuterRef", self.name))
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
-        return scope.surrounding(self).resolve(self.name)[0]
+        around = scope.surrounding(self)
+        return self.name.build(around) if isinstance(self.name, OuterRef) else around.resolve(self.name)[0]
 
     def output(self, scope: Scope) -> Field[Any]:
-        return scope.surrounding(self).resolve(self.name)[1]
+        around = scope.surrounding(self)
+        return self.name.output(around) if isinstance(self.name, OuterRef) else around.field(self.name)
 
     def __repr__(self) -> str:
         return f"OuterRef({self.name!r})"

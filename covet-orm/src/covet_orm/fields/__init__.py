@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from covet_orm.fields.arrays import ArrayField
 from covet_orm.fields.base import DB_DEFAULT, UNSET, DatabaseDefault, Field
-from covet_orm.fields.dates import DateTimeField
+from covet_orm.fields.binary import BinaryField
+from covet_orm.fields.dates import DateField, DateTimeField, DurationField, TimeField
+from covet_orm.fields.enums import EnumField
+from covet_orm.fields.files import FileField, StoredFile
+from covet_orm.fields.generated import GeneratedField
+from covet_orm.fields.json import JSONField
+from covet_orm.fields.networks import IPAddressField
 from covet_orm.fields.numbers import (
     AutoField,
     BigAutoField,
@@ -29,7 +36,9 @@ from covet_orm.fields.related import (
     ManyToManyField,
     OneToOneField,
 )
-from covet_orm.fields.text import CharField, TextField
+from covet_orm.fields.text import CharField, EmailField, SlugField, TextField, URLField
+from covet_orm.fields.uuids import UUIDField
+from covet_orm.fields.versions import VersionField
 
 __all__ = [
     "CASCADE",
@@ -40,24 +49,40 @@ __all__ = [
     "SET_DEFAULT",
     "SET_NULL",
     "UNSET",
+    "ArrayField",
     "AutoField",
     "BigAutoField",
     "BigIntegerField",
+    "BinaryField",
     "BooleanField",
     "CharField",
     "DatabaseDefault",
+    "DateField",
     "DateTimeField",
     "DecimalField",
+    "DurationField",
+    "EmailField",
+    "EnumField",
     "Field",
+    "FileField",
     "FloatField",
     "ForeignKey",
+    "GeneratedField",
+    "IPAddressField",
     "IntegerField",
+    "JSONField",
     "ManyToManyField",
     "OneToOneField",
     "PositiveBigIntegerField",
     "PositiveIntegerField",
     "PositiveSmallIntegerField",
+    "SlugField",
     "SmallAutoField",
     "SmallIntegerField",
+    "StoredFile",
     "TextField",
+    "TimeField",
+    "URLField",
+    "UUIDField",
+    "VersionField",
 ]

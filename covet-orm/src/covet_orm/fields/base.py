@@ -88,6 +88,8 @@ class Field(Generic[T]):
     """Whether `validate` checks more than choices and validators, such as a length."""
     kind: ClassVar[str] = "value"
     """What a value is called in messages."""
+    counts_versions: ClassVar[bool] = False
+    """Whether the field counts how often its row was written: optimistic locking."""
 
     name: str
     model: type[Model]
@@ -225,7 +227,7 @@ class Field(Generic[T]):
         return None
 
     def writer(self, kind: str) -> Convert:
-        """What makes a parameter for a driver of a value that is to be written: `binder`, after `validate`.
+        """What makes a parameter for a driver of a value that is to be written: `binder`, and then `validate`.
 
         Raises, when it is called:
             ValueError: the value is none that the field takes.
@@ -235,12 +237,17 @@ class Field(Generic[T]):
             return bind
 
         def write(value: Any) -> Any:
+            bound = bind(value)
             wrong = self.validate(value)
             if wrong:
                 raise ValueError("; ".join(wrong))
-            return bind(value)
+            return bound
 
         return write
+
+    def check(self, column: sqlalchemy.ColumnElement[Any]) -> sqlalchemy.ColumnElement[bool] | None:
+        """What the database checks of every value of the column; None for nothing."""
+        return None
 
     def unsupported(self, kind: str) -> str:
         """Why a database cannot have the field, and what can be done; empty when it can.
@@ -288,9 +295,10 @@ class Field(Generic[T]):
             return None
         if isinstance(self.db_default, sqlalchemy.sql.ClauseElement):
             return self.db_default
+        from covet_orm.expressions.base import Expression as ExpressionBase
         from covet_orm.models.definitions import DefinedExpression, DefinedValue
 
-        if hasattr(self.db_default, "build"):
+        if isinstance(self.db_default, ExpressionBase):
             return DefinedExpression(self.db_default, self.model)
         return DefinedValue(self, self.db_default)
 
@@ -306,7 +314,7 @@ class Field(Generic[T]):
             parameter.name
             for ancestor in type(self).__mro__
             if "__init__" in vars(ancestor)
-            for parameter in inspect.signature(ancestor.__init__).parameters.values()
+            for parameter in inspect.signature(vars(ancestor)["__init__"]).parameters.values()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
         near = difflib.get_close_matches(name, known, 1)

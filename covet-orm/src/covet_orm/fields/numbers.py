@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal, InvalidOperation
-from typing import Any, ClassVar, Literal, TypeVar, Unpack, overload
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Unpack, cast, overload
 
 import sqlalchemy
 
@@ -29,6 +29,10 @@ __all__ = [
 
 T = TypeVar("T")
 
+MUCH = 2**80
+SQLITE_DIGITS = 15
+"""Decimal digits that a number of SQLite, which is a float, keeps whatever they are."""
+
 
 class IntegerField(Field[T]):
     """A whole number of 32 bits, with its sign."""
@@ -42,7 +46,7 @@ class IntegerField(Field[T]):
     @overload
     def __init__(self: IntegerField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *, null: bool = False, **options: Any) -> None:
-        super().__init__(null=null, **options)
+        Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.Integer()
@@ -50,8 +54,12 @@ class IntegerField(Field[T]):
     def to_python(self, value: Any) -> T:
         whole = _whole(value)
         if not self.minimum <= whole <= self.maximum:
-            raise ValueError(f"{whole} is out of range: it holds {self.minimum} to {self.maximum}")
-        return whole  # type: ignore[return-value]
+            told = whole if abs(whole) < 10**40 else f"a number of {whole.bit_length()} bits"
+            raise ValueError(f"{told} is out of range: it holds {self.minimum} to {self.maximum}")
+        return cast("T", whole)
+
+    def check(self, column: sqlalchemy.ColumnElement[Any]) -> sqlalchemy.ColumnElement[bool] | None:
+        return column >= sqlalchemy.literal_column("0") if self.minimum == 0 else None
 
     def binder(self, kind: str) -> Convert:
         lowest, highest, slow = self.minimum, self.maximum, self.to_python
@@ -68,6 +76,18 @@ class SmallIntegerField(IntegerField[T]):
     minimum = -(2**15)
     maximum = 2**15 - 1
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: SmallIntegerField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: SmallIntegerField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
+
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.SmallInteger()
 
@@ -78,26 +98,74 @@ class BigIntegerField(IntegerField[T]):
     minimum = -(2**63)
     maximum = 2**63 - 1
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: BigIntegerField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: BigIntegerField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
+
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.BigInteger()
 
 
 class PositiveIntegerField(IntegerField[T]):
-    """A whole number of 31 bits, not below zero."""
+    """A whole number of 31 bits, not below zero; the database checks it as well."""
 
     minimum = 0
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: PositiveIntegerField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: PositiveIntegerField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
 
 class PositiveSmallIntegerField(SmallIntegerField[T]):
-    """A whole number of 15 bits, not below zero."""
+    """A whole number of 15 bits, not below zero; the database checks it as well."""
 
     minimum = 0
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: PositiveSmallIntegerField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: PositiveSmallIntegerField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
 
 class PositiveBigIntegerField(BigIntegerField[T]):
-    """A whole number of 63 bits, not below zero."""
+    """A whole number of 63 bits, not below zero; the database checks it as well."""
 
     minimum = 0
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: PositiveBigIntegerField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: PositiveBigIntegerField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
 
 class AutoField(IntegerField[T]):
@@ -109,7 +177,7 @@ class AutoField(IntegerField[T]):
     def __init__(self: AutoField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *, null: bool = False, **options: Any) -> None:
         options.setdefault("primary_key", True)
-        super().__init__(null=null, **options)
+        Field.__init__(self, null=null, **options)
 
     @property
     def filled_by_database(self) -> bool:
@@ -122,6 +190,18 @@ class SmallAutoField(AutoField[T]):
     minimum = -(2**15)
     maximum = 2**15 - 1
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: SmallAutoField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: SmallAutoField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
+
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.SmallInteger()
 
@@ -132,13 +212,25 @@ class BigAutoField(AutoField[T]):
     minimum = -(2**63)
     maximum = 2**63 - 1
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: BigAutoField[int], *, null: Literal[False] = False, **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: BigAutoField[int | None], *, null: Literal[True], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        def __init__(self, *, null: bool = False, **options: Any) -> None: ...
+
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         # SQLite counts in a column of the type INTEGER alone, which holds 64 bits there.
         return sqlalchemy.BigInteger().with_variant(sqlalchemy.Integer(), "sqlite")
 
 
 class FloatField(Field[T]):
-    """A floating-point number of 64 bits (IEEE 754); NaN and the infinities where the database has them (PostgreSQL)."""
+    """A floating-point number of 64 bits (IEEE 754). NaN and the infinities, which PostgreSQL alone keeps, are refused."""
 
     kind = "float"
 
@@ -147,35 +239,37 @@ class FloatField(Field[T]):
     @overload
     def __init__(self: FloatField[float | None], *, null: Literal[True], **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *, null: bool = False, **options: Any) -> None:
-        super().__init__(null=null, **options)
+        Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.Double()
 
     def to_python(self, value: Any) -> T:
+        return cast("T", self._exact(value))
+
+    def binder(self, kind: str) -> Convert:
+        slow, finite = self._exact, math.isfinite
+        return lambda value: value if type(value) is float and finite(value) else slow(value)
+
+    def loader(self, kind: str) -> Convert | None:
+        return None
+
+    def _exact(self, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
             raise ValueError(f"{value!r} is no number")
         try:
-            return float(value)  # type: ignore[return-value]
+            number = float(value)
         except (ValueError, OverflowError):
-            raise ValueError(f"{value!r} is no number that a float can hold") from None
-
-    def binder(self, kind: str) -> Convert:
-        slow, anything = self.to_python, kind == "postgresql"
-
-        def bind(value: Any) -> Any:
-            number = value if type(value) is float else slow(value)
-            if not anything and not math.isfinite(number):  # type: ignore[arg-type]
-                raise ValueError(f"{number!r} cannot be stored: only PostgreSQL keeps what is not finite")
-            return number
-
-        return bind
+            raise ValueError(f"{str(value)[:50]!r} is no number that a float can hold") from None
+        if not math.isfinite(number):
+            raise ValueError(f"{number!r} is no number that every database can hold")
+        return number
 
 
 class DecimalField(Field[T]):
     """A decimal number, exact.
 
-    SQLite has no decimals: it keeps 15 digits exactly, and a field with more is refused there.
+    SQLite has no decimals: it keeps 15 digits exactly, and a table with a field of more is refused there.
 
     Args:
         max_digits: digits in all.
@@ -210,45 +304,33 @@ class DecimalField(Field[T]):
             )
         self.max_digits = max_digits
         self.decimal_places = decimal_places
-        self._step = Decimal(1).scaleb(-decimal_places)
-        self._limit = Decimal(10) ** (max_digits - decimal_places)
-        super().__init__(null=null, **options)
+        self._step = Decimal((0, (1,), -decimal_places))
+        self._limit = Decimal((0, (1,), max_digits - decimal_places))
+        # The context of the caller may round to fewer digits than the column has.
+        self._context = Context(prec=max_digits + 1, Emin=MIN_EMIN, Emax=MAX_EMAX)
+        Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.Numeric(self.max_digits, self.decimal_places)
 
+    def unsupported(self, kind: str) -> str:
+        if kind == "sqlite" and self.max_digits > SQLITE_DIGITS:
+            return f"SQLite keeps {SQLITE_DIGITS} digits exactly, and the field has max_digits={self.max_digits}"
+        return ""
+
     def to_python(self, value: Any) -> T:
-        if isinstance(value, float):
-            value = repr(value)
-        if isinstance(value, bool) or not isinstance(value, (int, Decimal, str)):
-            raise ValueError(f"{value!r} is no decimal number")
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            raise ValueError(f"{value!r} is no decimal number") from None
-        if not number.is_finite():
-            raise ValueError(f"{number} is no number that a decimal column holds")
-        if abs(number) >= self._limit:
-            raise ValueError(f"{number} has more than {self.max_digits - self.decimal_places} digits before the point")
-        exponent = number.as_tuple().exponent
-        if isinstance(exponent, int) and -exponent > self.decimal_places and number != number.quantize(self._step):
-            raise ValueError(f"{number} has more than {self.decimal_places} digits behind the point")
-        return number.quantize(self._step)  # type: ignore[return-value]
+        return cast("T", self._exact(value))
 
     def binder(self, kind: str) -> Convert:
+        exact = self._exact
         if kind != "sqlite":
-            return self.to_python
-        if self.max_digits > 15:
-            digits = self.max_digits
+            return exact
 
-            def refuse(value: Any) -> Any:
-                raise ValueError(f"SQLite keeps 15 digits exactly, and this field has {digits}")
-
-            return refuse
-        exact = self.to_python
-
-        def bind(value: Any) -> Any:
-            return float(exact(value))  # type: ignore[arg-type]
+        def bind(value: Any) -> float:
+            number = exact(value)
+            if len(number.normalize(self._context).as_tuple().digits) > SQLITE_DIGITS:
+                raise ValueError(f"{number} has more than the {SQLITE_DIGITS} digits that SQLite keeps exactly")
+            return float(number)
 
         return bind
 
@@ -256,11 +338,27 @@ class DecimalField(Field[T]):
         if kind != "sqlite":
             return None
         places = self.decimal_places
+        return lambda value: Decimal(f"{value:.{places}f}")
 
-        def load(value: Any) -> Any:
-            return Decimal(f"{value:.{places}f}")
-
-        return load
+    def _exact(self, value: Any) -> Decimal:
+        if isinstance(value, float):
+            value = repr(value)
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal, str)):
+            raise ValueError(f"{value!r} is no decimal number")
+        try:
+            number = Decimal(value)
+        except (InvalidOperation, OverflowError):
+            raise ValueError(f"{str(value)[:50]!r} is no decimal number") from None
+        if not number.is_finite():
+            raise ValueError(f"{number} is no number that a decimal column holds")
+        if number.copy_abs() >= self._limit:
+            raise ValueError(
+                f"{number:.6g} has more than {self.max_digits - self.decimal_places} digits before the point"
+            )
+        rounded = number.quantize(self._step, context=self._context)
+        if rounded != number:
+            raise ValueError(f"{number:.6g} has more than {self.decimal_places} digits behind the point")
+        return rounded
 
 
 class BooleanField(Field[T]):
@@ -275,16 +373,16 @@ class BooleanField(Field[T]):
     @overload
     def __init__(self: BooleanField[bool | None], *, null: Literal[True], **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *, null: bool = False, **options: Any) -> None:
-        super().__init__(null=null, **options)
+        Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return sqlalchemy.Boolean()
 
     def to_python(self, value: Any) -> T:
         if value is True or value is False:
-            return value  # type: ignore[return-value]
+            return cast("T", value)
         if type(value) is int and value in (0, 1):
-            return bool(value)  # type: ignore[return-value]
+            return cast("T", bool(value))
         raise ValueError(f"{value!r} is neither true nor false")
 
     def loader(self, kind: str) -> Convert | None:
@@ -297,11 +395,15 @@ def _whole(value: Any) -> int:
         raise ValueError(f"{value!r} is no whole number")
     if isinstance(value, int):
         return int(value)
-    if isinstance(value, (float, Decimal)) and value == value // 1:
-        return int(value)
+    if isinstance(value, (float, Decimal)) and math.isfinite(value):
+        # Far beyond every column; a decimal may have an exponent whose digits fill the memory.
+        if not -MUCH < value < MUCH:
+            raise ValueError(f"{value:.6g} is out of range")
+        if value == int(value):
+            return int(value)
     if isinstance(value, str):
         try:
             return int(value)
         except ValueError:
             pass
-    raise ValueError(f"{value!r} is no whole number")
+    raise ValueError(f"{str(value)[:50]!r} is no whole number")

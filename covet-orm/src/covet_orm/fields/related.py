@@ -28,6 +28,7 @@ __all__ = [
     "ManyToManyField",
     "OnDelete",
     "OneToOneField",
+    "ParentLink",
     "RelatedField",
 ]
 
@@ -73,7 +74,11 @@ class RelatedField(Field[T]):
             ModelError: it was named by text, and there is no such model.
         """
         if self._target is None:
-            self._target = self.model._meta.registry.get(cast("str", self.to), self.model)
+            to = self.to
+            if to == "self":
+                self._target = self.model
+            else:
+                self._target = self.model._meta.registry.get(to, self.model) if isinstance(to, str) else to
         return self._target
 
     def clone(self) -> Field[T]:
@@ -299,6 +304,28 @@ class OneToOneField(ForeignKey[T]):
         def __init__(self, to: type[Any] | str, **options: Any) -> None:
             options.setdefault("unique", not options.get("primary_key", False))
             super().__init__(to, **options)
+
+
+class ParentLink(OneToOneField[Any]):
+    """The reference of a model with a table of its own to the row of the model that it derives from.
+
+    Args:
+        to: the parent.
+        related_name: what the relation is called from the parent; the name of the model by default.
+        db_column: the name of the column.
+    """
+
+    def __init__(self, to: type[Any], *, related_name: str | None = None, db_column: str | None = None) -> None:
+        super().__init__(to, primary_key=True, related_name=related_name, db_column=db_column)
+
+    @property
+    def filled_by_database(self) -> bool:
+        """It has its value from the parent's row, which is written first."""
+        return True
+
+    def initial(self) -> Any:
+        """Nothing: it shares its value with the parent's key, which has an initial value."""
+        return UNSET
 
 
 class ManyToManyField(RelatedField["RelatedManager[M]"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from covet_orm.queries.sources import Source
@@ -9,7 +10,7 @@ from covet_orm.queries.sources import Source
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["changed", "restore"]
+__all__ = ["add_read", "changed", "note_written", "restore"]
 
 
 def changed(instance: Any) -> list[Field[Any]]:
@@ -37,6 +38,44 @@ def changed(instance: Any) -> list[Field[Any]]:
     values = _values(instance)
     found += [field for field in instance._meta.fields if id(field) not in read and field.attribute in values]
     return found
+
+
+def note_written(instance: Any, field: Field[Any], raw: Any) -> None:
+    """A field of an object was written otherwise than by `save`.
+
+    Args:
+        instance: an object that was read or saved.
+        field: the field.
+        raw: the value that the row has now, as the driver gives it.
+    """
+    source = instance._source
+    if field in source.fields:
+        place = list(source.fields).index(field)
+        instance._row = (*instance._row[:place], raw, *instance._row[place + 1 :])
+
+
+def add_read(
+    instance: Any, fresh: Any, fields: Sequence[Field[Any]], sources: dict[tuple[Source, ...], Source]
+) -> None:
+    """Give an object fields of its row that were read later.
+
+    Args:
+        instance: the object.
+        fresh: the same row, read with these fields.
+        fields: the fields.
+        sources: those of the objects before, so that they stay peers.
+    """
+    before, after = instance._source, fresh._source
+    rows = dict(zip(after.fields, zip(fresh._row, after.loaders, strict=False), strict=False))
+    for field in fields:
+        setattr(instance, field.attribute, getattr(fresh, field.attribute))
+    new = [field for field in fields if field not in before.fields]
+    instance._row = (*instance._row, *(rows[field][0] for field in new))
+    source = sources.get((before, after))
+    if source is None or source.fields != [*before.fields, *new]:
+        loaders = [*before.loaders, *(rows[field][1] for field in new)]
+        source = sources[before, after] = Source([*before.fields, *new], loaders, before.database, before.peers)
+    instance._source = source
 
 
 def restore(instance: Any, values: dict[str, Any], *, saved: bool) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from covet_orm.dialects import KINDS
 from covet_orm.exceptions import ModelError, NotSupported
 from covet_orm.expressions.base import Expression
-from covet_orm.expressions.conditions import Condition
+from covet_orm.queries.names import Names
 from covet_orm.queries.scope import Scope
 
 if TYPE_CHECKING:
@@ -42,14 +42,10 @@ class DefinedExpression(ColumnElement[Any]):
     inherit_cache = False
 
     def __init__(self, expression: Expression[Any], model: Any, columns: Sequence[sqlalchemy.Column[Any]] = ()) -> None:
-        self.expression = expression
+        self.type = sqlalchemy.types.NULLTYPE
+        self.defined = expression
         self.model = model
         self.referred = tuple(columns)
-
-    @property
-    def type(self) -> Any:
-        """Nothing asks for it."""
-        return sqlalchemy.types.NULLTYPE
 
     def get_children(self, **options: Any) -> Iterator[Any]:
         """The columns in it: by them an index finds its table, and the error of a constraint its fields."""
@@ -63,11 +59,10 @@ class DefinedExpression(ColumnElement[Any]):
             NotSupported: the database has no such thing.
         """
         scope = _RowScope(self.model._meta, kind)
-        expression = self.expression
-        if isinstance(expression, Condition):
-            expression = expression.resolved(scope)
+        expression = self.defined.resolved(Names(self.model._meta, {}))
         expression.shape(lambda part: None, scope.values.append)
-        return expression.build(scope)
+        built: ColumnElement[Any] = expression.build(scope)
+        return built
 
 
 class DefinedValue(ColumnElement[Any]):
@@ -76,13 +71,9 @@ class DefinedValue(ColumnElement[Any]):
     inherit_cache = False
 
     def __init__(self, field: Field[Any], value: Any) -> None:
+        self.type = sqlalchemy.types.NULLTYPE
         self.field = field
         self.value = value
-
-    @property
-    def type(self) -> Any:
-        """Nothing asks for it."""
-        return sqlalchemy.types.NULLTYPE
 
 
 def columns_of(expression: Expression[Any], model: Any) -> list[sqlalchemy.Column[Any]]:
@@ -130,6 +121,9 @@ class _RowScope(Scope):
             )
         return super().join(relations)
 
+    def _add(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
+        raise ModelError(f"{self.options.model.__name__}: a definition sees its own table, and not that of a parent")
+
     def _next(self) -> Any:
         value = self.values[self._given]
         self._given += 1
@@ -156,10 +150,8 @@ def _literal(value: Any, field: Field[Any], kind: str, *, array_of: bool = False
     if isinstance(value, list):
         wanted = sqlalchemy.ARRAY(column_type) if array_of else column_type
         return sqlalchemy.cast(array([_literal(one, field, kind) for one in value]), wanted)
-    if isinstance(value, dt.timedelta):
+    if isinstance(value, dt.timedelta) and kind == "postgresql":
         value = f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
-    elif isinstance(value, (dt.datetime, dt.date, dt.time)):
-        value = str(value)
     elif isinstance(value, str) and isinstance(column_type, sqlalchemy.String):
         return sqlalchemy.literal(value, sqlalchemy.String())
     literal = sqlalchemy.literal(str(value), sqlalchemy.String())

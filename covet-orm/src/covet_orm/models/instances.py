@@ -105,6 +105,26 @@ class Model(metaclass=ModelMeta):
         await refresh(self, fields, using=using)
         return self
 
+    async def fetch(self, *names: str, alone: bool = False) -> Self:
+        """Load relations and deferred fields that the query left out: `await book.fetch("author")`, then `book.author`.
+
+        As long as somebody holds on to the result that the object came with, they are loaded for all objects of it by
+        one query, so that a loop over them costs one. What is loaded already is not asked for again.
+
+        Args:
+            names: relations, paths of them (`author__team`), and fields.
+            alone: load them for this object only.
+
+        Raises:
+            FieldError: there is no such field or relation.
+            QueryError: the object is not saved.
+            DoesNotExist: its row, or the one that its foreign key refers to, is not there.
+        """
+        from covet_orm.relations.fetching import fetch
+
+        await fetch(self, names, alone=alone)
+        return self
+
     def full_clean(self, exclude: Iterable[str] = ()) -> None:
         """Check every field, and what `clean` checks; nothing is sent to a database.
 

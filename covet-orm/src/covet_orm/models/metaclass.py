@@ -16,11 +16,11 @@ from covet_orm.exceptions import ModelError, MultipleObjectsReturned, ObjectDoes
 from covet_orm.fields.base import Field
 from covet_orm.fields.numbers import BigAutoField
 from covet_orm.models.construction import constructor
+from covet_orm.models.inheritance import inherit, parent_link_name
 from covet_orm.models.options import Options
-from covet_orm.models.tables import build_table
 
 if TYPE_CHECKING:
-    from covet_orm.models.instances import Model
+    pass
 
 __all__ = ["ModelMeta"]
 
@@ -57,12 +57,13 @@ class ModelMeta(type):
             )
         slots = [] if abstract or proxy else _slots(fields, concrete)
         namespace["__slots__"] = tuple(slots)
-        metas = tuple(dict.fromkeys(type(parent) for parent in parents))
-        metaclass: Any = type(f"{name}Meta", metas, {"__module__": __name__, "__slots__": ()})
+        metaclass: Any = _metaclass(name, parents, own_expressions=not abstract)
         model: Any = type.__new__(metaclass, name, bases, namespace, **kwargs)
         model._meta = Options(model, meta, [parent._meta for parent in parents if hasattr(parent, "_meta")])
         if abstract:
             model._abstract_fields = fields
+            # For `class Meta(Parent.Meta)`.
+            model.Meta = meta
             return model
         _Builder(model, metaclass, fields, concrete[0] if concrete else None).build()
         return model
@@ -72,6 +73,8 @@ class ModelMeta(type):
         """The table, as SQLAlchemy has it; made at first use, when every relation is known."""
         model: Any = cls
         if model.__dict__.get("_table") is None:
+            from covet_orm.models.tables import build_table
+
             model._table = build_table(model)
         table: sqlalchemy.Table = model._table
         return table
@@ -92,25 +95,22 @@ class _Builder:
         model = self.model
         for kind, base in (("DoesNotExist", ObjectDoesNotExist), ("MultipleObjectsReturned", MultipleObjectsReturned)):
             error = type(
-                kind, (base,), {"__module__": model.__module__, "__qualname__": f"{model.__qualname__}.{kind}"}
+                kind,
+                (base if self.parent is None else getattr(self.parent, kind),),
+                {"__module__": model.__module__, "__qualname__": f"{model.__qualname__}.{kind}"},
             )
             setattr(model, kind, error)
         if self.parent is not None:
-            self._inherit()
+            self.fields = inherit(self.options, self.parent._meta, self.fields, self._take)
         own = [field.clone() for field in self.fields.values()]
-        if not self.options.proxy:
-            columns = [field for field in own if field.column_is_there]
-            if self.parent is None and not any(field.primary_key for field in columns):
-                key = BigAutoField[int]()
-                key.contribute(model, "id")
-                self._take(key)
-            for field, name in zip(own, self.fields, strict=True):
-                field.contribute(model, name)
-                self._take(field)
-        elif own:
-            raise ModelError(
-                f"{model.__name__} is a proxy and declares {own[0].name}; a proxy has the fields of its parent"
-            )
+        columns = [field for field in own if field.column_is_there]
+        if self.parent is None and not any(field.primary_key for field in columns):
+            key = BigAutoField[int]()
+            key.contribute(model, "id")
+            self._take(key)
+        for field, name in zip(own, self.fields, strict=True):
+            field.contribute(model, name)
+            self._take(field)
         model.__init__ = constructor(self.options)
         self.options.registry.add(model)
         for field in [*self.options.fields, *self.options.many_to_many]:
@@ -128,18 +128,15 @@ class _Builder:
         for name, expression in field.expressions().items():
             setattr(self.metaclass, name, property(_constant(expression)))
 
-    def _inherit(self) -> None:
-        parent: Options = self.parent._meta
-        if self.options.proxy:
-            self.options.db_table = parent.db_table
-            for field in parent.fields:
-                self.options.add(field)
-            self.options.many_to_many = list(parent.many_to_many)
-            self.options.relations = dict(parent.relations)
-            return
-        from covet_orm.models.inheritance import inherit
 
-        inherit(self.options, parent, self._take)
+def _metaclass(name: str, parents: list[ModelMeta], *, own_expressions: bool) -> type:
+    """The metaclass of a model: one of its own, unless it is abstract. Abstract models share theirs, so that a model can
+    derive from several."""
+    kinds = list(dict.fromkeys(type(parent) for parent in parents))
+    kinds = [kind for kind in kinds if not any(other is not kind and issubclass(other, kind) for other in kinds)]
+    if not own_expressions and len(kinds) == 1:
+        return kinds[0]
+    return type(f"{name}Meta", tuple(kinds), {"__module__": __name__, "__slots__": ()})
 
 
 def _constant(value: Any) -> Callable[[Any], Any]:
@@ -159,7 +156,8 @@ def _inherited(bases: tuple[type, ...]) -> dict[str, Field[Any]]:
 
 
 def _slots(fields: dict[str, Field[Any]], concrete: list[Any]) -> list[str]:
-    slots = [slot for name, field in fields.items() for slot in field.slots(name)]
+    link = parent_link_name(fields, concrete[0]) if concrete else None
+    slots = [slot for name, field in fields.items() if name != link for slot in field.slots(name)]
     if not concrete and not any(field.primary_key for field in fields.values()):
         slots.insert(0, "id")
     return slots

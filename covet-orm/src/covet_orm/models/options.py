@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covet_orm.exceptions import FieldError, ModelError
+from covet_orm.models.names import shortened
 from covet_orm.models.registry import Registry, registry
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
+    from covet_orm.fields.related import ForeignKey
     from covet_orm.models.instances import Model
     from covet_orm.models.relations import Relation
 
@@ -32,6 +34,9 @@ KNOWN = {
     "registry",
     "unique_together",
 }
+
+OF_A_CLASS = ("abstract", "proxy", "db_table")
+OF_A_TABLE = ("constraints", "indexes", "unique_together")
 
 
 class Path(NamedTuple):
@@ -61,12 +66,15 @@ class Options:
         abstract: it has no table, and hands its fields on.
         proxy: it has the table of its parent.
         managed: whether its table is made by us.
+        concrete: the model whose table it has: itself, or the parent of a proxy.
+        parent_link: the one-to-one field to the parent whose table holds the inherited fields; None for all others.
+        version_field: the field that counts how often a row was written; None without one.
         ordering: how its objects are ordered when a query says nothing.
         database: the alias of the database it lives in; None for the default one.
     """
 
     def __init__(self, model: type[Model], meta: type[Any] | None, parents: Sequence[Options]) -> None:
-        given = {name: value for name, value in vars(meta).items() if not name.startswith("__")} if meta else {}
+        given = _declared(meta)
         for name in given:
             if name not in KNOWN:
                 near = difflib.get_close_matches(name, KNOWN, 1)
@@ -79,23 +87,23 @@ class Options:
             if name in given:
                 return given[name]
             for parent in parents:
-                if name in parent.given:
+                # An index stands on a table, and that of a parent has its own.
+                if name in parent.given and (parent.abstract or name not in OF_A_TABLE):
                     return parent.given[name]
             return default
 
         self.given: dict[str, Any] = {
             name: value
             for parent in reversed(parents)
-            if parent.abstract
             for name, value in parent.given.items()
-            if name in ("app_label", "database", "default_manager", "ordering", "registry")
+            if name not in ("comment", "managed") and (parent.abstract or name not in OF_A_TABLE)
         } | {name: value for name, value in given.items() if name not in ("abstract", "proxy", "db_table")}
         self.model = model
         self.abstract: bool = given.get("abstract", False)
         self.proxy: bool = given.get("proxy", False)
         self.registry: Registry = inherited("registry", registry)
         self.app_label: str = inherited("app_label", _app_label(model.__module__))
-        self.db_table: str = given.get("db_table") or _table_name(self.app_label, model.__name__)
+        self.db_table: str = given.get("db_table") or shortened(_table_name(self.app_label, model.__name__))
         self.managed: bool = given.get("managed", True)
         self.ordering: tuple[Any, ...] = _as_tuple(inherited("ordering", ()))
         self.indexes: tuple[Any, ...] = tuple(inherited("indexes", ()))
@@ -108,6 +116,12 @@ class Options:
         self.many_to_many: list[Any] = []
         self.relations: dict[str, Relation] = {}
         self.primary_key: tuple[Field[Any], ...] = ()
+        self.parent_link: ForeignKey[Any] | None = None
+        self.version_field: Field[Any] | None = None
+        self.concrete: type[Model] = model
+        # The one whose fields this model has, and those that have this one's: proxies, and tables beside a parent's.
+        self.parent: Options | None = None
+        self.heirs: list[Options] = []
         self.by_name: dict[str, Field[Any]] = {}
         # What paths were taken apart, and lookups found; keyed by what the caller wrote.
         self.paths: dict[str, Path] = {}
@@ -127,6 +141,12 @@ class Options:
         self.by_name[field.attribute] = field
         if field.primary_key:
             self.primary_key = (*self.primary_key, field)
+        if field.counts_versions:
+            if self.version_field is not None:
+                raise ModelError(
+                    f"{self.model.__qualname__} has two version fields: {self.version_field.name}, {field.name}"
+                )
+            self.version_field = field
 
     def relate(self, relation: Relation) -> None:
         """Take a relation; `relation.name` is a step of paths from now on.
@@ -140,22 +160,41 @@ class Options:
             taken = self.by_name[name]
         if taken is not None and getattr(taken, "field", taken) is not relation.field:
             raise ModelError(
-                f"{relation.field!r} would be called {name!r} on {self.model.__qualname__}, where there is something of "
-                "that name already; give it another related_name"
+                f"{relation.field!r} would be called {name!r} on {self.model.__qualname__}, where there is something "
+                "of that name already; give it another related_name"
             )
         self.relations[name] = relation
         self.paths.clear()
         self.lookups.clear()
         if relation.source is not relation.field.model:
             relation.field.model._meta._given_away.append((self.model, name))
+        for heir in self.heirs:
+            heir.inherit_relation(relation)
+
+    def inherit_relation(self, relation: Relation) -> None:
+        """Take a relation of a parent, unless there is something of that name already."""
+        if relation.name not in self.relations and self.by_name.get(relation.name) in (None, relation.field):
+            self.relations[relation.name] = relation if self.proxy else relation._replace(source=self.model)
+            self.paths.clear()
+            self.lookups.clear()
+            for heir in self.heirs:
+                heir.inherit_relation(relation)
 
     def forget_relations(self) -> None:
         """Take back what this model added to others: it was declared anew."""
         for model, name in self._given_away:
-            model._meta.relations.pop(name, None)
-            model._meta.paths.clear()
-            model._meta.lookups.clear()
+            model._meta.forget_relation(name)
         self._given_away.clear()
+        if self.parent is not None and self in self.parent.heirs:
+            self.parent.heirs.remove(self)
+
+    def forget_relation(self, name: str) -> None:
+        """Have a relation no more, nor those who inherited it."""
+        self.relations.pop(name, None)
+        self.paths.clear()
+        self.lookups.clear()
+        for heir in self.heirs:
+            heir.forget_relation(name)
 
     def field(self, name: str) -> Field[Any]:
         """The field of that name, or of that attribute; `pk` is the primary key.
@@ -215,13 +254,22 @@ class Options:
             return Path(tuple(relations), field, tuple(names))
 
 
+def _declared(meta: type[Any] | None) -> dict[str, Any]:
+    """What a `class Meta` says, and what the classes say that it derives from, such as the Meta of an abstract model."""
+    given: dict[str, Any] = {}
+    for part in reversed(meta.__mro__[:-1] if meta is not None else ()):
+        own = {name: value for name, value in vars(part).items() if not name.startswith("__")}
+        given |= own if part is meta else {name: value for name, value in own.items() if name not in OF_A_CLASS}
+    return given
+
+
 def _leads_on(relation: Relation, name: str) -> bool:
     target = relation.target._meta
     return name in target.by_name or name in target.relations or name == "pk"
 
 
 def _is_its_key(relation: Relation, name: str) -> bool:
-    if relation.many or len(relation.hops) != 1 or relation.field.model is not relation.source:
+    if relation.many or len(relation.hops) != 1 or relation.hops[0].local[0] is not relation.field:
         return False
     remote = relation.hops[0].remote
     if len(remote) != 1:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
+from sqlalchemy import schema
 
 from covet_orm.exceptions import ModelError
 
@@ -90,7 +91,7 @@ class Registry:
         return {name: [label for label, _ in waiting] for name, waiting in self._waiting.items()}
 
     def tables(self) -> list[sqlalchemy.Table]:
-        """The tables of all models, each after those that it refers to.
+        """The tables of all models, each after those that it refers to, where they do not refer to each other.
 
         Raises:
             ModelError: a relation names a model that is not there.
@@ -98,7 +99,10 @@ class Registry:
         for model in list(self._models.values()):
             if not model._meta.proxy:
                 model.__table__  # noqa: B018 - made at first use
-        return list(self.metadata.sorted_tables)
+        known = list(self.metadata.tables.values())
+        ordered: Any = schema.sort_tables_and_constraints(known)  # type: ignore[no-untyped-call]
+        # Where tables refer to each other there is no such order; this one is the same every time.
+        return [table for table, _ in ordered if table is not None]
 
     def __iter__(self) -> Iterator[type[Model]]:
         return iter(list(self._models.values()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from covet_orm.exceptions import ValidationError
-from covet_orm.fields.base import DB_DEFAULT
+from covet_orm.exceptions import FieldNotLoaded, ValidationError
 from covet_orm.expressions.base import Expression
+from covet_orm.fields.base import DB_DEFAULT
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -39,17 +39,20 @@ def checked(instance: Any, fields: Sequence[Field[Any]], kind: str) -> tuple[lis
             written.append(field)
             parameters.append(value)
             continue
-        wrong = (
-            field.validate(value) if value is None or field.choices or field.validators or field.checks_values else None
-        )
+        if value is None:
+            wrong, bound = field.validate(value), None
+        else:
+            try:
+                bound = field.binder(kind)(value)
+            except ValueError as error:
+                errors[field.name] = [str(error)]
+                continue
+            # After its type is known: what a validator is called with is a value of the field.
+            wrong = field.validate(value) if field.choices or field.validators or field.checks_values else []
         if wrong:
             errors[field.name] = wrong
             continue
-        try:
-            parameters.append(value if value is None else field.binder(kind)(value))
-        except ValueError as error:
-            errors[field.name] = [str(error)]
-            continue
+        parameters.append(bound)
         written.append(field)
     if errors:
         raise ValidationError(errors, type(instance).__name__)
@@ -89,6 +92,10 @@ def full_clean(instance: Any, exclude: Iterable[str]) -> None:
             errors[field.name] = wrong
     try:
         instance.clean()
+    except FieldNotLoaded:
+        # It looked at a field that has no value, which was noticed already.
+        if not errors:
+            raise
     except ValidationError as error:
         for name, messages in error.errors.items():
             errors.setdefault(name, []).extend(messages)

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import ColumnElement
 
+from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression
-from covet_orm.expressions.conditions import Combined, Condition
-from covet_orm.queries.lookups import Lookup, split_lookup
+from covet_orm.expressions.conditions import Combined, Condition, parts_of, replaced_in
+from covet_orm.fields.related import ForeignKey
+from covet_orm.queries.lookup_names import split_lookup
+from covet_orm.queries.lookups import IsNull, Lookup
+from covet_orm.queries.names import many_relations
 
 if TYPE_CHECKING:
     from covet_orm.models.options import Options
     from covet_orm.models.relations import Relation
+    from covet_orm.queries.names import Names
     from covet_orm.queries.scope import Scope
 
-__all__ = ["FoundLookup", "KeywordComparison", "RelatedCondition", "find_comparison"]
+__all__ = ["FoundLookup", "KeywordComparison", "RelatedCondition", "find_comparison", "merged"]
 
 
 class FoundLookup:
@@ -26,17 +31,26 @@ class FoundLookup:
     Attributes:
         name: the path without the lookup.
         lookup: the lookup.
-        many: the relations up to the first that leads to many, inclusive; empty where none does.
-        inner: the path from there.
+        relations: the relations of the path.
+        many: those up to the first that leads to many, inclusive; empty where none does.
+        objects: the model whose objects stand for their keys as values; None where the path ends with a field.
+        presence: whether it asks if a relation to many leads to anything at all.
     """
 
-    __slots__ = ("inner", "lookup", "many", "name")
+    __slots__ = ("field", "lookup", "many", "name", "objects", "presence", "relations")
 
-    def __init__(self, name: str, lookup: Lookup, many: tuple[Relation, ...], inner: str) -> None:
-        self.name = name
-        self.lookup = lookup
-        self.many = many
-        self.inner = inner
+    def __init__(self, options: Options, keyword: str) -> None:
+        path = options.path(keyword)
+        found = split_lookup(path.field, path.rest, keyword)
+        before = keyword.split("__")
+        self.name = "__".join([*before[: len(before) - len(path.rest)], *found.names])
+        self.lookup = found.lookup
+        self.relations = path.relations
+        self.field = found.field
+        ends = not found.names and bool(path.relations) and _ends_with_relation(before, path)
+        self.objects: type[Any] | None = path.relations[-1].target if ends else None
+        self.presence = ends and path.relations[-1].many and isinstance(found.lookup, IsNull)
+        self.many = many_relations(path.relations[:-1] if self.presence else path.relations)
 
 
 def find_comparison(options: Options, keyword: str) -> FoundLookup:
@@ -47,84 +61,142 @@ def find_comparison(options: Options, keyword: str) -> FoundLookup:
     """
     found: FoundLookup | None = options.lookups.get(keyword)
     if found is None:
-        path = options.path(keyword)
-        transforms, lookup = split_lookup(path.field, path.rest, keyword)
-        names = keyword.split("__")
-        name = "__".join(names[: len(names) - len(path.rest) + len(transforms)])
-        many: tuple[Relation, ...] = ()
-        inner = name
-        for position, relation in enumerate(path.relations, 1):
-            if relation.many:
-                many = path.relations[:position]
-                inner = "__".join(name.split("__")[position:]) or "pk"
-                break
-        found = options.lookups[keyword] = FoundLookup(name, lookup, many, inner)
+        found = options.lookups[keyword] = FoundLookup(options, keyword)
     return found
 
 
 class KeywordComparison(Condition):
-    """A lookup by keyword with its value."""
+    """A lookup by keyword with its value.
+
+    Args:
+        found: what the keyword stands for.
+        value: the value.
+        names: what names in a value that is an expression stand for.
+    """
 
     __slots__ = ("found", "value")
 
-    def __init__(self, found: FoundLookup, value: Any) -> None:
+    def __init__(self, found: FoundLookup, value: Any, names: Names | None = None) -> None:
         self.found = found
+        if found.objects is not None:
+            value = _keys(value, found.objects)
+        lookup = found.lookup
+        if not lookup.is_plain:
+            value = lookup.prepared(value, found.field)
+        if names is not None and isinstance(value, (Expression, list, tuple)):
+            parts = parts_of(value)
+            if parts:
+                value = replaced_in(value, [part.resolved(names) for part in parts])
         self.value = value
 
     def parts(self) -> Iterable[Expression[Any]]:
-        return (self.value,) if isinstance(self.value, Expression) else ()
+        return parts_of(self.value)
+
+    def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
+        return KeywordComparison(self.found, replaced_in(self.value, parts))
 
     def shape(self, key: Add, values: Add) -> None:
         key(self.found)
         self.found.lookup.shape(self.value, key, values)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
-        column, field = scope.resolve(self.found.name if not self.found.many else self.found.inner)
-        return self.found.lookup.build(scope, column, field, self.value)
+        found = self.found
+        if found.presence:
+            there = RelatedCondition(found.relations, ()).build(scope)
+            return sqlalchemy.not_(there) if self.value else there
+        further = _not_covered(scope, found.relations)
+        if further:
+            return RelatedCondition(further, (self,)).build(scope)
+        column, field = scope.resolve(found.name)
+        return found.lookup.build(scope, column, field, self.value)
 
     def __repr__(self) -> str:
         return f"{self.found.name}__{self.found.lookup.name}={self.value!r}"
 
 
 class RelatedCondition(Condition):
-    """There is a related object that conditions hold for: EXISTS, so that no row of the query is there twice."""
+    """There is a related object that conditions hold for: EXISTS, so that no row of the query is there twice.
+
+    Args:
+        relations: what leads there, the last of them to many.
+        conditions: the conditions, of names of the query's own model; without any, that there is an object.
+    """
 
     __slots__ = ("condition", "relations")
 
     def __init__(self, relations: tuple[Relation, ...], conditions: Sequence[Condition]) -> None:
         self.relations = relations
-        self.condition = conditions[0] if len(conditions) == 1 else Combined("and", conditions)
+        self.condition: Condition | None = None
+        if conditions:
+            self.condition = conditions[0] if len(conditions) == 1 else Combined("and", conditions)
 
     def parts(self) -> Iterable[Expression[Any]]:
-        return ()
+        return (self.condition,) if self.condition is not None else ()
+
+    def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
+        return RelatedCondition(self.relations, [part for part in parts if isinstance(part, Condition)])
+
+    def resolved(self, names: Names) -> Condition:
+        return self
 
     def shape(self, key: Add, values: Add) -> None:
-        key(("exists", self.relations))
-        self.condition.shape(key, values)
+        key(("exists", self.relations, self.condition is None))
+        if self.condition is not None:
+            self.condition.shape(key, values)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
-        from covet_orm.queries.scope import Scope
+        from covet_orm.queries.scope import RelatedScope
 
-        *before, last = self.relations
-        outer = scope.join(before)
-        inner = Scope(last.target._meta, scope.kind, outer=scope)
-        first = last.hops[0]
-        links: list[ColumnElement[Any]] = []
-        clause_table = inner.root
-        extra: list[Any] = []
-        if len(last.hops) == 2:
-            through = first.target.__table__.alias()
-            second = last.hops[1]
-            extra = [through]
-            links += [
-                through.c[a.column] == clause_table.c[b.column]
-                for a, b in zip(second.local, second.remote, strict=True)
-            ]
-            clause_table = through
-        links += [outer.c[a.column] == clause_table.c[b.column] for a, b in zip(first.local, first.remote, strict=True)]
-        condition = self.condition.build(inner)
-        found = sqlalchemy.select(sqlalchemy.literal_column("1")).select_from(inner.from_clause(), *extra)
-        return found.where(*links, condition).correlate_except(*inner.joins.values(), *extra).exists()
+        if self.condition is not None and scope.covers(self.relations):
+            return self.condition.build(scope)
+        inner = RelatedScope(self.relations, scope)
+        return inner.exists(None if self.condition is None else self.condition.build(inner))
 
     def __repr__(self) -> str:
         return f"{'__'.join(relation.name for relation in self.relations)}: {self.condition!r}"
+
+
+def merged(conditions: Iterable[Condition]) -> list[Condition]:
+    """Conditions that all must hold, in which those across one relation to many concern the same object there."""
+    found: list[Condition] = []
+    grouped: dict[tuple[Relation, ...], list[Condition]] = {}
+    waiting = list(conditions)
+    while waiting:
+        condition = waiting.pop(0)
+        if isinstance(condition, Combined) and condition.connector == "and":
+            waiting[:0] = condition.conditions
+        elif isinstance(condition, RelatedCondition) and condition.condition is not None:
+            grouped.setdefault(condition.relations, []).append(condition.condition)
+        else:
+            found.append(condition)
+    return [*found, *(RelatedCondition(relations, together) for relations, together in grouped.items())]
+
+
+def _not_covered(scope: Scope, relations: tuple[Relation, ...]) -> tuple[Relation, ...]:
+    """The relations up to the first that leads to many and that the rows of a scope do not come from."""
+    if not scope.row_chain:
+        return ()
+    for position, relation in enumerate(relations, 1):
+        if relation.many and not scope.covers(relations[:position]):
+            return relations[:position]
+    return ()
+
+
+def _ends_with_relation(names: Sequence[str], path: Any) -> bool:
+    last = names[len(names) - len(path.rest) - 1]
+    return bool(last == path.relations[-1].name) and not isinstance(path.field, ForeignKey)
+
+
+def _keys(value: Any, model: type[Any]) -> Any:
+    """Objects as their keys."""
+    from covet_orm.models.instances import Model
+
+    if isinstance(value, Model):
+        if not isinstance(value, model):
+            raise QueryError(f"{value!r} is no {model.__name__}, which the relation leads to")
+        if value.pk is None:
+            raise QueryError(f"{value!r} has no key yet: save it before a query names it")
+        return value.pk
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_keys(one, model) for one in value]
+    return value

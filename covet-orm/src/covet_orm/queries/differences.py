@@ -24,6 +24,14 @@ class Differences:
         """Whether a text matches a pattern in which a backslash escapes; with `fold`, whatever its case."""
         return left.ilike(pattern, escape="\\") if fold else left.like(pattern, escape="\\")
 
+    def regex(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
+        """Whether something in a text matches a regular expression; with `fold`, whatever its case."""
+        return left.op("~*" if fold else "~", is_comparison=True)(pattern)
+
+    def as_text(self, element: ColumnElement[Any]) -> ColumnElement[Any]:
+        """A value of another type as text."""
+        return sqlalchemy.cast(element, sqlalchemy.Text())
+
 
 class MySQL(Differences):
     """MySQL and MariaDB: what is compared depends on the collation, unless one is named."""
@@ -33,7 +41,14 @@ class MySQL(Differences):
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         if fold:
             return sqlalchemy.func.lower(left).like(sqlalchemy.func.lower(pattern), escape="\\")
-        return left.like(sqlalchemy.cast(pattern, mysql.CHAR(charset="utf8mb4")).collate("utf8mb4_bin"), escape="\\")
+        return left.like(_collated(pattern, "utf8mb4_bin"), escape="\\")
+
+    def regex(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
+        collation = "utf8mb4_general_ci" if fold else "utf8mb4_bin"
+        return left.op("REGEXP", is_comparison=True)(_collated(pattern, collation))
+
+    def as_text(self, element: ColumnElement[Any]) -> ColumnElement[Any]:
+        return sqlalchemy.cast(element, mysql.CHAR(charset="utf8mb4"))
 
 
 class MariaDB(MySQL):
@@ -43,13 +58,21 @@ class MariaDB(MySQL):
 
 
 class SQLite(Differences):
-    """SQLite, whose connections are told that LIKE tells upper from lower case, and are given `covet_lower`, which knows
-    more letters than SQLite's own."""
+    """SQLite, whose connections are told that LIKE tells upper from lower case, and are given functions of their
+    own (`covet_orm.queries.sqlite_functions`): `covet_lower`, for one, knows more letters than SQLite's `lower`."""
 
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         if fold:
             left, pattern = sqlalchemy.func.covet_lower(left), sqlalchemy.func.covet_lower(pattern)
         return left.like(pattern, escape="\\")
+
+    def regex(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
+        flag = sqlalchemy.literal_column("1" if fold else "0")
+        return sqlalchemy.func.covet_regexp(pattern, left, flag, type_=sqlalchemy.Boolean())
+
+
+def _collated(text: ColumnElement[Any], collation: str) -> ColumnElement[Any]:
+    return sqlalchemy.cast(text, mysql.CHAR(charset="utf8mb4")).collate(collation)
 
 
 DIFFERENCES: dict[str, Differences] = {

@@ -6,15 +6,18 @@ which becomes a parameter, and builds its SQL of a column and a value.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement
 
-from covet_orm.exceptions import FieldError, QueryError
+from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression
+from covet_orm.fields.base import Convert
+from covet_orm.fields.inference import TEXT, family
+from covet_orm.fields.text import TextField, check_text
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -23,41 +26,78 @@ if TYPE_CHECKING:
 __all__ = [
     "LOOKUPS",
     "TRANSFORMS",
+    "Exact",
+    "In",
+    "IsNull",
     "Lookup",
+    "Range",
+    "Regex",
+    "TextLookup",
     "Transform",
-    "find_lookup",
-    "register_lookup",
-    "register_transform",
-    "split_lookup",
-    "transformed",
 ]
 
 Operation = Callable[[Any, Any], ColumnElement[Any]]
+Places = Callable[["Scope", ColumnElement[Any], "Field[Any]"], ColumnElement[Any]]
 
 
 class Lookup:
-    """A lookup by an operator: `gt`, `lte`.
+    """A lookup by an operator: `gt`, `lte`. A lookup of one's own derives from this class and overrides `build`.
 
     Args:
         name: what keywords call it.
         operate: gives the condition of a column and a parameter.
+
+    Attributes:
+        is_plain: whether `prepared` gives back what it gets.
     """
 
-    def __init__(self, name: str, operate: Operation) -> None:
+    is_plain: bool = True
+
+    def __init__(self, name: str, operate: Operation | None = None) -> None:
         self.name = name
         self.operate = operate
 
+    def prepared(self, value: Any, field: Field[Any] | None) -> Any:
+        """The value as `shape` and `build` want it; called once, when a query takes the condition.
+
+        Args:
+            value: what the caller gave.
+            field: the field of the left side; None where it is not known yet.
+
+        Raises:
+            QueryError: the lookup takes no such value.
+        """
+        return value
+
     def shape(self, value: Any, key: Add, values: Add) -> None:
         """What the SQL depends on of a value goes to `key`, what becomes parameters to `values`."""
-        key(self.name)
         if isinstance(value, Expression):
+            key((self.name, "of"))
             value.shape(key, values)
             return
+        key(self.name)
+        values(self.parameter(self.not_none(value)))
+
+    def shape_one(self, value: Any, key: Add, values: Add) -> None:
+        """As `shape`, of one value: an expression, or a parameter."""
+        if isinstance(value, Expression):
+            key("of")
+            value.shape(key, values)
+            return
+        key(None)
+        values(self.parameter(self.not_none(value)))
+
+    def not_none(self, value: Any) -> Any:
+        """The value, if it is not None.
+
+        Raises:
+            QueryError: it is.
+        """
         if value is None:
             raise QueryError(
                 f"{self.name} compares with None, which is neither less nor more than anything; use isnull"
             )
-        values(self.parameter(value))
+        return value
 
     def parameter(self, value: Any) -> Any:
         """The parameter that a value becomes, before the conversions of its field."""
@@ -65,6 +105,8 @@ class Lookup:
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
         """The condition. Asks the scope for as many parameters as `shape` gave, in that order."""
+        if self.operate is None:
+            raise QueryError(f"the lookup {self.name!r} has no SQL: override build()")
         return self.operate(left, self.right(scope, field, value))
 
     def right(self, scope: Scope, field: Field[Any], value: Any) -> ColumnElement[Any]:
@@ -82,7 +124,7 @@ class Exact(Lookup):
         if value is None:
             key("null")
         elif isinstance(value, Expression):
-            key("=")
+            key("= of")
             value.shape(key, values)
         else:
             key("=")
@@ -107,54 +149,72 @@ class IsNull(Lookup):
 
 
 class In(Lookup):
-    """One of several values, or of what a subquery gives.
+    """One of several values, or of what a queryset gives.
 
-    PostgreSQL takes them as one array. Elsewhere there are as many parameters as the next power of two, the last value
+    PostgreSQL takes values as one array. Elsewhere there are as many parameters as the next power of two, the last value
     repeated, so that few statements serve lists of every length.
     """
+
+    is_plain = False
+
+    def prepared(self, value: Any, field: Field[Any] | None) -> Any:
+        if isinstance(value, Expression):
+            return value
+        if hasattr(value, "get_queryset") or hasattr(value, "prepared"):
+            from covet_orm.expressions.subqueries import keys_of
+
+            return keys_of(value)
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+            raise QueryError(f"in={value!r}: a list of values, or a queryset, is needed")
+        # Nothing equals NULL.
+        return [member for member in value if member is not None]
 
     def shape(self, value: Any, key: Add, values: Add) -> None:
         if isinstance(value, Expression):
             key("in")
             value.shape(key, values)
             return
-        members = self.members(value)
-        if not members:
+        if not value:
             key("in nothing")
-            return
-        key(("in", _size(len(members))))
-        values(members)
-
-    def members(self, value: Any) -> list[Any]:
-        """The values, without None, which nothing equals."""
-        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-            raise QueryError(f"in={value!r}: a list of values, or a queryset, is needed")
-        return [member for member in value if member is not None]
+        elif any(isinstance(member, Expression) for member in value):
+            key(("in these", len(value)))
+            for member in value:
+                self.shape_one(member, key, values)
+        else:
+            key(("in", _size(len(value))))
+            values(value)
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
         if isinstance(value, Expression):
-            return left.in_(value.build(scope))
-        members = self.members(value)
-        if not members:
+            from covet_orm.expressions.subqueries import Subquery
+
+            if isinstance(value, Subquery):
+                return left.in_(value.rows(scope))
+            return left.in_([value.build(scope)])
+        if not value:
             return sqlalchemy.false()
-        if scope.kind == "postgresql":
+        if any(isinstance(member, Expression) for member in value):
+            return left.in_([self.right(scope, field, member) for member in value])
+        # An array of arrays has the elements of all of them, and no arrays.
+        if scope.kind == "postgresql" and not isinstance(field.column_type(), sqlalchemy.ARRAY):
             return left == sqlalchemy.any_(scope.parameter(field, array=True))
-        return left.in_(scope.spread(field, _size(len(members))))
+        return left.in_(scope.spread(field, _size(len(value))))
 
 
 class Range(Lookup):
     """Between two values, both included."""
 
-    def shape(self, value: Any, key: Add, values: Add) -> None:
+    is_plain = False
+
+    def prepared(self, value: Any, field: Field[Any] | None) -> Any:
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or len(value) != 2:
             raise QueryError(f"range={value!r}: a pair of values is needed")
+        return list(value)
+
+    def shape(self, value: Any, key: Add, values: Add) -> None:
         key("range")
         for end in value:
-            if isinstance(end, Expression):
-                end.shape(key, values)
-            else:
-                key(None)
-                values(end)
+            self.shape_one(end, key, values)
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
         low, high = (self.right(scope, field, end) for end in value)
@@ -177,12 +237,12 @@ class TextLookup(Lookup):
         super().__init__(name, lambda left, right: left.like(right, escape="\\"))
 
     def parameter(self, value: Any) -> Any:
+        if not isinstance(value, (str, int)):
+            raise QueryError(f"{self.name}={value!r}: a text is needed")
         escaped = str(value).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         return f"{self.before}{escaped}{self.after}"
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
-        from covet_orm.fields.text import TextField
-
         if isinstance(value, Expression):
             pattern: ColumnElement[Any] = value.build(scope)
             for letter in "\\%_":
@@ -192,10 +252,49 @@ class TextLookup(Lookup):
             if self.after:
                 pattern = pattern.concat(_text(self.after))
         else:
-            pattern = scope.parameter(TextField[str]())
-        if not isinstance(left.type, sqlalchemy.String):
-            left = sqlalchemy.cast(left, sqlalchemy.Text)
+            pattern = scope.parameter(TEXT)
+        if family(field) != "text":
+            left = scope.dialect.as_text(left)
         return scope.dialect.like(left, pattern, fold=self.fold)
+
+
+class Pattern(TextField[str]):
+    """The parameter of a regular expression: SQLite's are Python's, and a wrong one is found before it is sent."""
+
+    def binder(self, kind: str) -> Convert:
+        if kind != "sqlite":
+            return check_text
+
+        def bind(value: Any) -> str:
+            text = check_text(value)
+            try:
+                re.compile(text)
+            except re.error as error:
+                raise ValueError(f"{text!r} is no regular expression: {error}") from None
+            return text
+
+        return bind
+
+
+PATTERN = Pattern()
+
+
+class Regex(Lookup):
+    """A text in which something matches a regular expression, in the dialect that the database has.
+
+    Args:
+        name: what keywords call it.
+        fold: whether upper and lower case are the same.
+    """
+
+    def __init__(self, name: str, *, fold: bool) -> None:
+        super().__init__(name)
+        self.fold = fold
+
+    def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
+        if family(field) != "text":
+            left = scope.dialect.as_text(left)
+        return scope.dialect.regex(left, self.right(scope, PATTERN, value), fold=self.fold)
 
 
 class Transform:
@@ -203,19 +302,29 @@ class Transform:
 
     Args:
         name: what keywords call it.
-        build: gives the expression.
-        output: gives the field of its type.
+        build: gives the expression, of the scope, the column and its field.
+        output: gives the field of its type, of the field that it is made of.
+        lookups: lookups of the column itself that say the same, and that an index can serve.
     """
 
     def __init__(
         self,
         name: str,
-        build: Callable[[Scope, ColumnElement[Any]], ColumnElement[Any]],
+        build: Places,
         output: Callable[[Field[Any]], Field[Any]],
+        lookups: Mapping[str, Lookup] | None = None,
     ) -> None:
         self.name = name
         self.build = build
         self.output = output
+        self.lookups = lookups if lookups is not None else {}
+
+    def after(self, before: Transform) -> Transform | None:
+        """One transform that does what another one and then this one do; None where there is none."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"<transform {self.name}>"
 
 
 LOOKUPS: dict[str, Lookup] = {
@@ -236,72 +345,14 @@ LOOKUPS: dict[str, Lookup] = {
         TextLookup("endswith", "%", "", fold=False),
         TextLookup("iendswith", "%", "", fold=True),
         TextLookup("iexact", "", "", fold=True),
+        Regex("regex", fold=False),
+        Regex("iregex", fold=True),
     )
 }
-"""The lookups by name; those that only fields of one kind have stand with the field."""
+"""The lookups that every field has, by name."""
 
 TRANSFORMS: dict[str, Transform] = {}
-"""The transforms by name."""
-
-
-def register_lookup(lookup: Lookup) -> None:
-    """Add a lookup that every field has."""
-    LOOKUPS[lookup.name] = lookup
-
-
-def register_transform(transform: Transform) -> None:
-    """Add a transform that every field has."""
-    TRANSFORMS[transform.name] = transform
-
-
-def find_lookup(name: str) -> Lookup:
-    """A lookup by name.
-
-    Raises:
-        FieldError: there is none.
-    """
-    try:
-        return LOOKUPS[name]
-    except KeyError:
-        raise FieldError(_unknown(name, LOOKUPS)) from None
-
-
-def split_lookup(field: Field[Any], rest: Sequence[str], keyword: str) -> tuple[list[Transform], Lookup]:
-    """What follows a field in a keyword: transforms, and the lookup, `exact` when there is none.
-
-    Raises:
-        FieldError: one of them is unknown.
-    """
-    transforms: list[Transform] = []
-    for position, name in enumerate(rest):
-        transform = field.transform(name) or TRANSFORMS.get(name)
-        last = position == len(rest) - 1
-        if last and (transform is None or name in LOOKUPS):
-            lookup = field.lookup(name) or LOOKUPS.get(name)
-            if lookup is None:
-                raise FieldError(f"{keyword!r}: {_unknown(name, {**LOOKUPS, **TRANSFORMS})}")
-            return transforms, lookup
-        if transform is None:
-            raise FieldError(f"{keyword!r}: {_unknown(name, TRANSFORMS, what='transform')}")
-        transforms.append(transform)
-        field = transform.output(field)
-    return transforms, LOOKUPS["exact"]
-
-
-def transformed(
-    scope: Scope, column: ColumnElement[Any], field: Field[Any], rest: Sequence[str], name: str
-) -> tuple[ColumnElement[Any], Field[Any]]:
-    """A column with the transforms that a path names behind it.
-
-    Raises:
-        FieldError: one of them is unknown.
-    """
-    for part in rest:
-        transform = field.transform(part) or TRANSFORMS.get(part)
-        if transform is None:
-            raise FieldError(f"{name!r}: {_unknown(part, TRANSFORMS, what='transform')}")
-        column, field = transform.build(scope, column), transform.output(field)
-    return column, field
+"""The transforms that every field has, by name."""
 
 
 def _size(count: int) -> int:
@@ -311,10 +362,3 @@ def _size(count: int) -> int:
 
 def _text(value: str) -> ColumnElement[Any]:
     return sqlalchemy.literal(value, sqlalchemy.Text())
-
-
-def _unknown(name: str, known: Any, what: str = "lookup") -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"there is no {what} {name!r}" + (
-        f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from covet_orm.databases import Database, database_for
@@ -16,6 +16,8 @@ from covet_orm.queries.selects import compile_count, compile_exists, compile_sel
 
 if TYPE_CHECKING:
     from covet_orm.models.instances import Model
+    from covet_orm.models.managers import QuerySetManager
+    from covet_orm.relations.prefetching import Prefetch
 
 __all__ = ["QuerySet"]
 
@@ -66,6 +68,13 @@ class QuerySet(Generic[M]):
         self._distinct: tuple[str, ...] | None = None
         self._lock: tuple[Any, ...] | None = None
         self._database: str | Database | None = None
+
+    @classmethod
+    def as_manager(cls) -> QuerySetManager[Self]:
+        """The methods of this class, and its own, at the model: `objects = BookQuerySet.as_manager()`."""
+        from covet_orm.models.managers import QuerySetManager
+
+        return QuerySetManager(cls)
 
     def _copy(self) -> Self:
         made = object.__new__(type(self))
@@ -199,6 +208,117 @@ class QuerySet(Generic[M]):
         made._related = tuple(dict.fromkeys([*self._related, *selectable_paths(self.model._meta, paths)]))
         return made
 
+    def prefetch_related(self, *lookups: str | Prefetch | None) -> Self:
+        """With the objects that relations lead to, by one further query for each relation.
+
+        Args:
+            lookups: names and paths, as in `prefetch_related("books__tags")`, or `Prefetch(...)`; None alone forgets
+                those before.
+
+        Raises:
+            FieldError: there is no such relation.
+        """
+        from covet_orm.relations.prefetching import check_prefetch
+
+        made = self._copy()
+        given = tuple(lookup for lookup in lookups if lookup is not None)
+        made._prefetch = (*self._prefetch, *given) if len(given) == len(lookups) else ()
+        check_prefetch(self.model._meta, made._prefetch)
+        return made
+
+    async def update(self, **values: Any) -> int:
+        """Write values to every row, in one statement: values, or expressions of the row's own columns.
+
+        No object is made, no signal sent, and `save` is not called.
+
+        Returns:
+            how many rows there were.
+
+        Raises:
+            FieldError: there is no such field.
+            QueryError: a value is none that its field takes.
+            IntegrityError: a constraint would be violated.
+        """
+        from covet_orm.queries.writing import update
+
+        return await update(self, values)
+
+    async def delete(self) -> int:
+        """Delete every row, in one statement; the database deletes, or changes, what refers to them.
+
+        Returns:
+            how many rows there were, those that went with them not counted.
+
+        Raises:
+            ForeignKeyViolation: other rows refer to one of them and forbid it.
+        """
+        from covet_orm.queries.writing import delete
+
+        return await delete(self)
+
+    async def bulk_create(
+        self,
+        objects: Iterable[M],
+        *,
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Sequence[str] = (),
+        unique_fields: Sequence[str] = (),
+    ) -> list[M]:
+        """Insert many objects: all of them, or none.
+
+        Their keys are known afterwards, and so is what the database filled in. `save` is not called and no signal sent.
+
+        Args:
+            objects: new objects of this model.
+            batch_size: how many at a time; as many as the database takes by default.
+            ignore_conflicts: leave those out whose row is there already; their keys stay unknown.
+            update_conflicts: write `update_fields` of the row that is there already.
+            unique_fields: which fields tell that it is the same row (PostgreSQL and SQLite).
+
+        Raises:
+            ValidationError: an object has values that the model does not take; it says which.
+            IntegrityError: a constraint would be violated.
+        """
+        from covet_orm.queries.bulk import bulk_create
+
+        made = list(objects)
+        await bulk_create(
+            self.database,
+            self.model,
+            made,
+            batch_size=batch_size,
+            ignore_conflicts=ignore_conflicts,
+            update_conflicts=update_conflicts,
+            update_fields=update_fields,
+            unique_fields=unique_fields,
+        )
+        return made
+
+    async def bulk_update(self, objects: Iterable[M], fields: Sequence[str], *, batch_size: int | None = None) -> int:
+        """Write some fields of many objects: of all, or of none.
+
+        Returns:
+            how many objects there were.
+
+        Raises:
+            ValidationError: an object has values that the model does not take; it says which.
+            IntegrityError: a constraint would be violated.
+        """
+        from covet_orm.queries.bulk import bulk_update
+
+        return await bulk_update(self.database, self.model, list(objects), fields, batch_size=batch_size)
+
+    def iterator(self, chunk_size: int = 2000) -> AsyncIterator[M]:
+        """The results one by one, `chunk_size` of them in memory at a time, by a cursor of the server.
+
+        A loop that is left early closes the iterator: `async with aclosing(query.iterator()) as users: ...`.
+        """
+        from covet_orm.queries.streaming import iterate
+
+        return iterate(self, chunk_size)
+
     def using(self, database: str | Database | None) -> Self:
         """In that database: an alias, or a Database."""
         made = self._copy()
@@ -243,6 +363,48 @@ class QuerySet(Generic[M]):
         made = self.model(**values)
         await made.save(force_insert=True, using=self._database)
         return made
+
+    async def get_or_create(self, defaults: Mapping[str, Any] | None = None, **lookups: Any) -> tuple[M, bool]:
+        """The object that lookups hold for, or a new one; and whether it is new.
+
+        Whoever asks for the same at the same time gets the same row, if a unique constraint covers what is looked up.
+
+        Args:
+            defaults: further values of a new object; what can be called is called.
+            lookups: what tells the object; values by equality are those of a new one as well.
+
+        Raises:
+            MultipleObjectsReturned: there are several.
+            IntegrityError: a new one would violate a constraint with another row.
+            ValidationError: values that the model does not take.
+        """
+        from covet_orm.queries.getting import get_or_create
+
+        return await get_or_create(self, defaults, lookups)
+
+    async def update_or_create(
+        self,
+        defaults: Mapping[str, Any] | None = None,
+        create_defaults: Mapping[str, Any] | None = None,
+        **lookups: Any,
+    ) -> tuple[M, bool]:
+        """Change the object that lookups hold for, or make one; and whether it is new.
+
+        The row is locked while it is changed, so that of several who change it each sees what the one before did.
+
+        Args:
+            defaults: the values that it is to have; what can be called is called.
+            create_defaults: the values of a new one, where they are others.
+            lookups: what tells the object; values by equality are those of a new one as well.
+
+        Raises:
+            MultipleObjectsReturned: there are several.
+            IntegrityError: a constraint would be violated with another row.
+            ValidationError: values that the model does not take.
+        """
+        from covet_orm.queries.getting import update_or_create
+
+        return await update_or_create(self, defaults, create_defaults, lookups)
 
     async def first(self) -> M | None:
         """The first result, by the key where no order is given; None when there is none."""
@@ -293,13 +455,21 @@ class QuerySet(Generic[M]):
         """
         return database_for(self.model, self._database)
 
-    async def _fetch(self) -> list[Any]:
-        database = self.database
+    def prepared(self, database: Database) -> tuple[Plan, Sequence[Any]]:
+        """What is sent when it is awaited: the plan and the parameters.
+
+        Raises:
+            QueryError: a value is none that its field takes.
+        """
         plan, values = self._plan(database, compile_select, "select")
         try:
-            parameters = plan.bind(values)
+            return plan, plan.bind(values)
         except ValueError as error:
             raise self._refused(database, error) from error
+
+    async def _fetch(self) -> list[Any]:
+        database = self.database
+        plan, parameters = self.prepared(database)
         rows = await database.fetch_rows(plan, parameters)
         found = rows if plan.load is None else plan.load(rows, database)
         if self._prefetch and found:

@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from covet_orm.databases import Database, database_for
-from covet_orm.exceptions import FieldError, IntegrityError, QueryError
+from covet_orm.exceptions import FieldError, IntegrityError, QueryError, StaleObject
 from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import DB_DEFAULT
 from covet_orm.models.changes import changed
+from covet_orm.models.inheritance import lineage
+from covet_orm.models.managers import base_queryset
 from covet_orm.models.validation import checked
 from covet_orm.queries.differences import DIFFERENCES
 from covet_orm.queries.plans import Plan
+from covet_orm.queries.parents import insert_parts
 from covet_orm.queries.sources import Source
+from covet_orm.relations.deletion import delete_with_signals, wants_signals
+from covet_orm.signals import post_save, pre_save
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["delete", "named", "refresh", "save"]
+__all__ = ["delete", "delete_row", "named", "refresh", "remembered_source", "save"]
 
 
 async def save(
@@ -28,9 +33,21 @@ async def save(
 ) -> None:
     """Insert an object, or update what changed of it."""
     database = _database(instance, using)
-    if force_insert or not instance.saved:
-        if update_fields is not None:
-            raise QueryError(f"{instance!r} was not saved yet: update_fields has nothing to update")
+    created = force_insert or not instance.saved
+    if created and update_fields is not None:
+        raise QueryError(f"{instance!r} was not saved yet: update_fields has nothing to update")
+    if not pre_save.receivers and not post_save.receivers:
+        await _write(instance, update_fields, created, database)
+        return
+    names = tuple(update_fields) if update_fields is not None else None
+    told = {"instance": instance, "created": created, "update_fields": names, "using": database}
+    await pre_save.send(type(instance), **told)
+    await _write(instance, names, created, database)
+    await post_save.send(type(instance), **told)
+
+
+async def _write(instance: Any, update_fields: Iterable[str] | None, created: bool, database: Database) -> None:
+    if created:
         await _insert(instance, database)
         return
     options = instance._meta
@@ -52,17 +69,39 @@ async def delete(instance: Any, *, using: str | Database | None) -> int:
     if not instance.saved:
         raise QueryError(f"{instance!r} was not saved yet: there is nothing to delete")
     database = _database(instance, using)
-    keys = instance._meta.primary_key
-    shape = ("delete", type(instance))
+    if wants_signals(type(instance)):
+        return await delete_with_signals([instance], database, origin=instance)
+    count = await delete_row(instance, database)
+    return count
+
+
+async def delete_row(instance: Any, database: Database, *, apart: bool = False) -> int:
+    """Delete the row of an object, and those of its parents unless it is to be deleted apart; without signals."""
+    options = instance._meta
+    if options.parent_link is None or apart:
+        count = await _delete_from(instance, options.concrete, database)
+    else:
+        async with database.transaction():
+            for part in reversed(lineage(type(instance))):
+                count = await _delete_from(instance, part, database)
+    del instance._row
+    return count
+
+
+async def _delete_from(instance: Any, model: Any, database: Database) -> int:
+    """Delete the row in the table of one model."""
+    conditions = _where(instance, model)
+    shape = ("delete", model)
     plan = database.plans.get(shape)
     if plan is None:
-        table = type(instance).__table__
-        statement = sqlalchemy.delete(table).where(*_key_conditions(table, keys))
-        plan = database.plans.put(shape, _plan(statement, database.kind, f"{type(instance).__name__}.delete"))
-    values = {f"k_{key.column}": key.binder(database.kind)(old) for key, old in _old_key(instance, keys)}
+        table = model.__table__
+        statement = sqlalchemy.delete(table).where(*_key_conditions(table, conditions))
+        plan = database.plans.put(shape, _plan(statement, database.kind, f"{model.__name__}.delete"))
+    values = {f"k_{key.column}": key.binder(database.kind)(old) for key, old in _old_key(instance, conditions)}
     async with database.connection() as connection:
         count = await connection.execute(plan.sql, plan.bind(values))  # type: ignore[arg-type]
-    del instance._row
+    if count == 0 and model._meta.version_field in conditions:
+        await _refuse_stale(instance, model, database, "deleted", or_gone=False)
     return count
 
 
@@ -70,7 +109,7 @@ async def refresh(instance: Any, names: Sequence[str], *, using: str | Database 
     """Read the row of an object again."""
     options = instance._meta
     database = _database(instance, using)
-    query: Any = type(instance).objects.get_queryset().using(database).order_by()
+    query: Any = base_queryset(type(instance)).using(database).order_by()
     for key in options.primary_key:
         query = query.filter(**{key.attribute: getattr(instance, key.attribute)})
     if names:
@@ -93,22 +132,34 @@ async def refresh(instance: Any, names: Sequence[str], *, using: str | Database 
 
 async def _insert(instance: Any, database: Database) -> None:
     options = instance._meta
+    if options.parent_link is None:
+        fields, raw = await _insert_into(instance, options.concrete, options.fields, database)
+    else:
+        fields, raw = await insert_parts(instance, database, _insert_into)
+    _remember(instance, fields, raw, database)
+
+
+async def _insert_into(
+    instance: Any, model: Any, own: Sequence[Field[Any]], database: Database
+) -> tuple[list[Field[Any]], list[Any]]:
+    """Insert a row into the table of one model; its fields, and their values as the driver has them."""
+    options = model._meta
     kind = database.kind
-    candidates = [field for field in options.fields if not field.generated]
+    candidates = [field for field in own if not field.generated]
     fields, parameters = checked(instance, candidates, kind)
     expressions = [value for value in parameters if isinstance(value, Expression)]
     if expressions:
         raise QueryError(f"{instance!r} is new: {expressions[0]!r} refers to columns of a row that is not there yet")
-    missing = [field for field in options.fields if field not in fields]
-    shape = ("insert", type(instance), tuple(fields))
+    missing = [field for field in own if field not in fields]
+    shape = ("insert", model, tuple(fields))
     plan = database.plans.get(shape)
     if plan is None:
-        statement = sqlalchemy.insert(type(instance).__table__).values(
+        statement = sqlalchemy.insert(model.__table__).values(
             {field.column: sqlalchemy.bindparam(f"v_{field.column}", type_=field.column_type()) for field in fields}
         )
         if missing and "insert" in DIFFERENCES[kind].returning:
-            statement = statement.returning(*(type(instance).__table__.c[field.column] for field in missing))
-        plan = database.plans.put(shape, _plan(statement, kind, f"{type(instance).__name__}.insert"))
+            statement = statement.returning(*(model.__table__.c[field.column] for field in missing))
+        plan = database.plans.put(shape, _plan(statement, kind, f"{model.__name__}.insert"))
     values = plan.bind(dict(zip([f"v_{field.column}" for field in fields], parameters, strict=True)))  # type: ignore[arg-type]
     returned: Sequence[Any] = ()
     try:
@@ -116,28 +167,28 @@ async def _insert(instance: Any, database: Database) -> None:
             rows = await database.write_rows(plan, values)
             returned = rows[0] if rows else ()
         else:
-            returned = await _insert_without_returning(instance, plan, values, missing, database)
+            returned = await _insert_without_returning(instance, model, plan, values, missing, database)
     except IntegrityError as error:
         raise named(error, options) from error.__cause__
     for field, raw in zip(missing, returned, strict=True):
         load = field.loader(kind)
         setattr(instance, field.attribute, raw if raw is None or load is None else load(raw))
-    _remember(instance, [*fields, *missing], [*parameters, *returned], database)
+    return [*fields, *missing], [*parameters, *returned]
 
 
 async def _insert_without_returning(
-    instance: Any, plan: Plan, values: Sequence[Any], missing: list[Field[Any]], database: Database
+    instance: Any, model: Any, plan: Plan, values: Sequence[Any], missing: list[Field[Any]], database: Database
 ) -> list[Any]:
     """MySQL: the key is what the server counted, the rest is read with it."""
     async with database.connection() as connection:
         inserted = await connection.insert(plan.sql, values)
-    key = instance._meta.primary_key[0]
+    key = model._meta.primary_key[0]
     if key in missing:
         setattr(instance, key.attribute, inserted.last_id)
     others = [field for field in missing if field is not key]
     found: dict[Any, Any] = {key: inserted.last_id}
     if others:
-        query: Any = type(instance).objects.get_queryset().using(database)
+        query: Any = base_queryset(model).using(database)
         fresh = await query.only(*(field.name for field in others)).get(pk=getattr(instance, key.attribute))
         found |= dict(zip(fresh._source.fields, fresh._row, strict=True))
     return [found[field] for field in missing]
@@ -145,17 +196,56 @@ async def _insert_without_returning(
 
 async def _update(instance: Any, fields: Sequence[Field[Any]], database: Database) -> None:
     options = instance._meta
-    kind = database.kind
-    written, parameters = checked(instance, fields, kind)
-    keys = options.primary_key
+    version = options.version_field
+    if version is None:
+        written, parameters = await _update_parts(instance, fields, database)
+    else:
+        given = getattr(instance, version.attribute)
+        setattr(instance, version.attribute, _old_key(instance, (version,))[0][1] + 1)
+        try:
+            written, parameters = await _update_parts(
+                instance, [*(field for field in fields if field is not version), version], database
+            )
+        except BaseException:
+            setattr(instance, version.attribute, given)
+            raise
+    merged = dict(zip(instance._source.fields, instance._row, strict=True)) | dict(
+        zip(written, parameters, strict=True)
+    )
+    _remember(instance, list(merged), list(merged.values()), database)
+
+
+async def _update_parts(
+    instance: Any, fields: Sequence[Field[Any]], database: Database
+) -> tuple[list[Field[Any]], list[Any]]:
+    """Update the row, in each of the tables that have one of the fields; what was written."""
+    options = instance._meta
+    written, parameters = checked(instance, fields, database.kind)
     if any(isinstance(value, Expression) for value in parameters):
         raise QueryError(
             f"{instance!r}: an expression is written by a queryset: `filter(pk=...).update(field=expression)`"
         )
-    shape = ("update", type(instance), tuple(written))
+    if options.parent_link is None:
+        await _update_table(instance, options.concrete, written, parameters, database)
+        return written, parameters
+    async with database.transaction():
+        for part in lineage(type(instance)):
+            pairs = [pair for pair in zip(written, parameters, strict=True) if pair[0].model is part]
+            if pairs:
+                await _update_table(instance, part, [a for a, _ in pairs], [b for _, b in pairs], database)
+    return written, parameters
+
+
+async def _update_table(
+    instance: Any, model: Any, written: Sequence[Field[Any]], parameters: Sequence[Any], database: Database
+) -> None:
+    """Update the row in the table of one model."""
+    conditions = _where(instance, model)
+    kind = database.kind
+    shape = ("update", model, tuple(written))
     plan = database.plans.get(shape)
     if plan is None:
-        table = type(instance).__table__
+        table = model.__table__
         statement = (
             sqlalchemy.update(table)
             .values(
@@ -164,22 +254,50 @@ async def _update(instance: Any, fields: Sequence[Field[Any]], database: Databas
                     for field in written
                 }
             )
-            .where(*_key_conditions(table, keys))
+            .where(*_key_conditions(table, conditions))
         )
-        plan = database.plans.put(shape, _plan(statement, kind, f"{type(instance).__name__}.update"))
+        plan = database.plans.put(shape, _plan(statement, kind, f"{model.__name__}.update"))
     values: dict[str, Any] = dict(zip([f"v_{field.column}" for field in written], parameters, strict=True))
-    values |= {f"k_{key.column}": key.binder(kind)(old) for key, old in _old_key(instance, keys)}
+    values |= {f"k_{key.column}": key.binder(kind)(old) for key, old in _old_key(instance, conditions)}
     try:
         async with database.connection() as connection:
             count = await connection.execute(plan.sql, plan.bind(values))  # type: ignore[arg-type]
     except IntegrityError as error:
-        raise named(error, options) from error.__cause__
+        raise named(error, model._meta) from error.__cause__
     if count == 0:
+        if model._meta.version_field in conditions:
+            await _refuse_stale(instance, model, database, "updated", or_gone=True)
         raise instance.DoesNotExist(f"{instance!r} is not there any more: nothing was updated")
-    merged = dict(zip(instance._source.fields, instance._row, strict=True)) | dict(
-        zip(written, parameters, strict=True)
-    )
-    _remember(instance, list(merged), list(merged.values()), database)
+
+
+async def _refuse_stale(instance: Any, model: Any, database: Database, what: str, *, or_gone: bool) -> None:
+    """Say why no row of a model's table was touched that has the version of an object.
+
+    Raises:
+        StaleObject: the row has another version.
+        DoesNotExist: there is no such row, and `or_gone` says that this is an error.
+    """
+    version = model._meta.version_field
+    query: Any = base_queryset(model).using(database)
+    keys = _old_key(instance, model._meta.primary_key)
+    if await query.filter(**{key.attribute: old for key, old in keys}).exists():
+        read = _old_key(instance, (version,))[0][1]
+        raise StaleObject(
+            f"{instance!r} was changed by somebody else since it was read with {version.name} {read}: nothing was {what}; "
+            "read it again with refresh_from_db() and decide anew"
+        )
+    if or_gone:
+        raise instance.DoesNotExist(f"{instance!r} is not there any more: nothing was {what}")
+
+
+def _where(instance: Any, model: Any) -> tuple[Field[Any], ...]:
+    """The fields whose old values a row in the table of a model is found by: its key, and its version."""
+    options = model._meta
+    version = options.version_field
+    if version is None or version.model is not model:
+        key: tuple[Field[Any], ...] = options.primary_key
+        return key
+    return (*options.primary_key, version)
 
 
 def named(error: IntegrityError, options: Any) -> IntegrityError:
@@ -233,14 +351,19 @@ def _key_conditions(table: sqlalchemy.Table, keys: Sequence[Field[Any]]) -> list
     return [table.c[key.column] == sqlalchemy.bindparam(f"k_{key.column}", type_=key.column_type()) for key in keys]
 
 
+def remembered_source(database: Database, fields: Sequence[Field[Any]]) -> Source:
+    """What objects share whose rows hold what was written of these fields."""
+    shape = tuple(fields)
+    source = database.sources.get(shape)
+    if source is None:
+        source = database.sources[shape] = Source(shape, [field.loader(database.kind) for field in shape], database)
+    return source
+
+
 def _remember(instance: Any, fields: Sequence[Field[Any]], raw: Sequence[Any], database: Database) -> None:
     """The row of an object is from now on what was written."""
     instance._row = tuple(raw)
-    shape = ("source", tuple(fields))
-    source = database.sources.get(shape)
-    if source is None:
-        source = database.sources[shape] = Source(fields, [field.loader(database.kind) for field in fields], database)
-    instance._source = source
+    instance._source = remembered_source(database, fields)
 
 
 def _plan(statement: Any, kind: str, name: str) -> Plan:

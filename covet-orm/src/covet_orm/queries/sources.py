@@ -14,9 +14,15 @@ __all__ = ["Result", "Source"]
 
 
 class Result(list[Any]):
-    """The objects of one query. While somebody holds on to it, `obj.fetch("author")` loads the authors of all of them."""
+    """The objects of one query. While somebody holds on to it, `obj.fetch("author")` loads the authors of all of them.
 
-    __slots__ = ("__weakref__",)
+    Attributes:
+        kept: the results of what was prefetched for them, which last as long as this one.
+    """
+
+    __slots__ = ("__weakref__", "kept")
+
+    kept: list[Result]
 
 
 class Source:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from covet_orm.querybuilder.builders import Built, Executor, QueryBuilder
-from covet_orm.querybuilder.conditions import OPERATORS, Conditions
+from covet_orm.querybuilder.conditions import Conditions
 from covet_orm.querybuilder.expressions import Expression, case, cast, col, excluded, json_value, value
 from covet_orm.querybuilder.fragments import raw
 from covet_orm.querybuilder.functions import avg, count, fn, max_, min_, sum_
 from covet_orm.querybuilder.json_paths import json_path
 
 __all__ = [
-    "OPERATORS",
     "Built",
     "Conditions",
     "Executor",

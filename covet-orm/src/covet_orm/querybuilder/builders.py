@@ -185,7 +185,11 @@ class QueryBuilder(Selection):
         kind = dialect or self._dialect or ambient_kind()
         if kind not in KINDS:
             raise QueryError(f"{kind!r:.60} is no database that covet-orm speaks to{nearest(kind, KINDS)}")
-        compiled = compile_statement(self._statement(Scope(kind)), kind)
+        try:
+            statement = self._statement(Scope(kind))
+        except RecursionError as error:
+            raise QueryError("the query is nested too deeply") from error
+        compiled = compile_statement(statement, kind)
         if kind == "postgresql" and len(compiled.names) > MOST_PARAMETERS:
             raise QueryError(
                 f"the statement has {len(compiled.names):,} parameters, and asyncpg takes {MOST_PARAMETERS:,}; insert "

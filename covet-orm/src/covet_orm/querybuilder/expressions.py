@@ -322,10 +322,23 @@ def result(given: Any) -> Expression:
 def named(given: str | Expression) -> Expression:
     """A column by its name, or an expression."""
     if isinstance(given, str):
-        return Every(given) if given == "*" or given.endswith(".*") else Column(given)
+        if _is_star(given):
+            raise QueryError(
+                f"{given!r:.60} stands for all columns in select() and returning(), and here one is expected"
+            )
+        return Column(given)
     if is_expression(given):
         return operand(given)
     raise QueryError(f"{given!r:.100} is no column: give its name, or an expression such as col(…), fn(…), value(…)")
+
+
+def several(given: str | Expression) -> Expression:
+    """All columns, a column by its name, or an expression."""
+    return Every(given) if isinstance(given, str) and _is_star(given) else named(given)
+
+
+def _is_star(given: str) -> bool:
+    return given == "*" or given.endswith(".*")
 
 
 def col(path: str) -> Column:

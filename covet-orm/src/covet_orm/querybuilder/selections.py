@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from covet_orm.exceptions import QueryError
 from covet_orm.querybuilder.conditions import Conditional, Conditions, Node
-from covet_orm.querybuilder.expressions import Aliased, Expression, Nulls, Ordering, named
+from covet_orm.querybuilder.expressions import Aliased, Expression, Nulls, Ordering, named, several
 from covet_orm.querybuilder.parts import CommonTable, Join, JoinKind, Lock, Parts, SetOperation, Source
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def selected(columns: Sequence[Any], aliased: Mapping[str, Any]) -> list[Express
     """Columns by name, expressions, and those that get a name. Raises QueryError."""
     made: list[Expression | Aliased] = []
     for one in columns:
-        made.append(one if isinstance(one, Aliased) else named(one))
+        made.append(one if isinstance(one, Aliased) else several(one))
     return [*made, *(Aliased(named(one), alias) for alias, one in aliased.items())]
 
 

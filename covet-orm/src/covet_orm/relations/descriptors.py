@@ -25,13 +25,19 @@ class RelatedObject:
         if instance is None:
             return self
         field = self.field
-        key = getattr(instance, field.attribute)
-        if key is None:
-            return None
         try:
-            found = instance._related[field.name]
+            found = object.__getattribute__(instance, "_related")[field.name]
         except (AttributeError, KeyError):
             found = None
+        try:
+            key = object.__getattribute__(instance, field.attribute)
+        except AttributeError:
+            # The key is deferred, and what it refers to was loaded all the same.
+            if found is None:
+                raise not_loaded(instance, field.name, "select_related") from None
+            return found
+        if key is None:
+            return None
         # An object that was loaded before the key was changed is not what the key refers to.
         if found is not None and getattr(found, field.remote.attribute) == key:
             return found

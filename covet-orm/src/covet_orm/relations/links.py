@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from covet_orm.exceptions import ModelError
+from covet_orm.models.names import shortened
 
 if TYPE_CHECKING:
     from covet_orm.fields.related import ForeignKey, ManyToManyField
@@ -30,7 +31,7 @@ def make_link(field: ManyToManyField[Any]) -> type[Model]:
             "app_label": options.app_label,
             "registry": options.registry,
             "database": options.database,
-            "db_table": field.db_table or f"{options.db_table}_{field.name}",
+            "db_table": field.db_table or shortened(f"{options.db_table}_{field.name}"),
             "unique_together": ((near, far),),
         },
     )
