@@ -100,6 +100,7 @@ class LineConnection(asyncio.Protocol):
     def __init__(self) -> None:
         self.number = next(self.numbers)
         self.server_id: int | None = None
+        self.statement = ""
         self.ended = asyncio.get_running_loop().create_future()
         self._state = SessionState.BUSY
         self._answer: asyncio.Future[str] | None = None
@@ -151,6 +152,7 @@ class LineConnection(asyncio.Protocol):
         if "\n" in sql:
             raise ProgrammingError("one line, please")
         self._state = SessionState.BUSY
+        self.statement = sql
         self._transport.write(f"{sql}\n".encode())
         return Rows(("answer",), [(await self._next(),)])
 

@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from tests.driver_cases import connected, driver_for
@@ -117,6 +118,15 @@ async def test_tls(secured: tuple[MariaDB, str]) -> None:
     named = url.replace("127.0.0.1", "localhost")
     async with connected(named, tls="verify-full", tls_ca=certificate) as connection:
         assert len(await connection.fetch("SELECT 1")) == 1
+
+
+async def test_a_password_that_is_not_latin(mariadb: MariaDB) -> None:
+    url = mariadb.empty_database("test")
+    mariadb.execute("CREATE OR REPLACE USER ann@'127.0.0.1' IDENTIFIED BY 'pässwörd誠'")
+    mariadb.execute("GRANT ALL ON test.* TO ann@'127.0.0.1'")
+    async with connected(url.replace("covet:secret@", f"ann:{quote('pässwörd誠')}@")) as connection:
+        assert await connection.fetch("SELECT current_user()") == [("ann@127.0.0.1",)]
+    mariadb.execute("DROP USER ann@'127.0.0.1'")
 
 
 class Impostor:

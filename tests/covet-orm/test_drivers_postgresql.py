@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.driver_cases import connected, driver_for, endless
 from tests.services import pgbouncer
+from tests.services.https import Certificate
 from tests.services.pgbouncer import PgBouncer
 from tests.services.postgresql import PostgreSQL
 
@@ -58,7 +62,7 @@ async def test_many_clients_of_pgbouncer_share_few_connections(bouncer: PgBounce
                         assert await connection.execute("INSERT INTO items VALUES ($1, $2, $3)", row) == 1
                         inserted += 1
                     case 2:
-                        select = "SELECT moods, mood FROM items WHERE id > $1 LIMIT 1"
+                        select = "SELECT moods, mood FROM items WHERE id > $1 AND moods <> '{}' LIMIT 1"
                         columns, rows = await connection.query(select, [-1])
                         assert columns == ("moods", "mood")
                         assert all(tuple(row) == (["sad", None], "glad") for row in rows)
@@ -189,6 +193,17 @@ async def test_a_table_that_changes_under_a_prepared_statement(postgresql: Postg
         assert await connection.query("SELECT * FROM items") == (("id",), [])
 
 
+async def test_a_statement_of_nothing(postgresql: PostgreSQL) -> None:
+    async with connected(postgresql.empty_database("test")) as connection:
+        for nothing in ("", "  ", "-- a comment"):
+            for call in (connection.script, connection.execute):
+                with pytest.raises(ProgrammingError, match="empty"):
+                    await call(nothing)
+                assert connection.state is SessionState.IDLE
+            assert await connection.fetch(nothing) == []
+        assert len(await connection.fetch("SELECT 1")) == 1
+
+
 async def test_the_session_s_settings(postgresql: PostgreSQL) -> None:
     url = postgresql.empty_database("test")
     options = {
@@ -210,6 +225,33 @@ async def test_the_session_s_settings(postgresql: PostgreSQL) -> None:
             assert [tuple(row) for row in await connection.fetch(f"SHOW {name}")] == [(value,)]
     with pytest.raises(DatabaseUnavailable, match=r"TLS|SSL"):
         await driver_for(url, tls="require").connect()
+
+
+async def test_tls() -> None:
+    with tempfile.TemporaryDirectory() as folder, PostgreSQL(15) as server:
+        certificate = Certificate.make(Path(folder))
+        os.chmod(folder, 0o755)
+        owner = os.stat(server.folder)
+        os.chown(certificate.key, owner.st_uid, owner.st_gid)
+        server.settings.update(
+            {"ssl": "on", "ssl_cert_file": str(certificate.chain), "ssl_key_file": str(certificate.key)}
+        )
+        server.start()
+        url = server.url("postgres")
+        encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        for mode, expected in (("disable", False), ("prefer", True), ("require", True)):
+            async with connected(url, tls=mode) as connection:
+                assert [tuple(row) for row in await connection.fetch(encrypted)] == [(expected,)]
+        with pytest.raises(DatabaseUnavailable, match="TLS failed"):
+            await driver_for(url, tls="verify-ca").connect()
+        ca = str(certificate.chain)
+        async with connected(url, tls="verify-ca", tls_ca=ca) as connection:
+            assert len(await connection.fetch("SELECT 1")) == 1
+        with pytest.raises(DatabaseUnavailable, match="TLS failed"):
+            await driver_for(url, tls="verify-full", tls_ca=ca).connect()
+        named = url.replace("127.0.0.1", "localhost")
+        async with connected(named, tls="verify-full", tls_ca=ca) as connection:
+            assert len(await connection.fetch("SELECT 1")) == 1
 
 
 async def test_the_driver_is_told_by_its_class() -> None:

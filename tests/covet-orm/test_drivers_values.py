@@ -93,6 +93,12 @@ async def kept(connection: AnyConnection, column: str, value: Any) -> Any:
     return row[0]
 
 
+@pytest.fixture
+def maria_url(mariadb: MariaDB) -> str:
+    """An empty database of MariaDB."""
+    return mariadb.empty_database("test")
+
+
 @real_servers
 @given(value=text)
 async def test_text(connection: AnyConnection, value: str) -> None:
@@ -261,8 +267,8 @@ async def test_the_types_of_mariadb(mariadb: MariaDB) -> None:
 
 @real_servers
 @given(value=text)
-async def test_a_session_without_backslash_escapes(mariadb: MariaDB, value: str) -> None:
-    async with connected(mariadb.url("test"), sql_mode="NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES") as connection:
+async def test_a_session_without_backslash_escapes(maria_url: str, value: str) -> None:
+    async with connected(maria_url, sql_mode="NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES") as connection:
         assert await connection.fetch("SELECT %s, '\\'", [value]) == [(value, "\\")]
         # Whoever changes it in the middle of a session is noticed as well.
         await connection.script("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")

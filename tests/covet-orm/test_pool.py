@@ -175,7 +175,7 @@ async def test_a_timeout_names_the_holders() -> None:
     async with running(max_size=2) as run:
         first = await asyncio.create_task(run.pool.acquire(), name="the importer")
         second = await run.pool.acquire()
-        run.pool.record(second, "SELECT name\n  FROM   customer WHERE id = $1")
+        await second.fetch("SELECT name   FROM   customer WHERE id = $1")
         task = asyncio.current_task()
         assert task is not None
         task.set_name("the report")

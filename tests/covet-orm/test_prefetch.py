@@ -143,7 +143,7 @@ async def test_one_query_for_each_relation(db: Database) -> None:
 
 async def test_what_is_changed_through_the_manager_is_asked_again(db: Database) -> None:
     ada = await Author.objects.prefetch_related("books__tags").get(name="Ada")
-    book = list(ada.books)[0]
+    book = next(iter(ada.books))
     await ada.books.create(title="new")
     with pytest.raises(RelationNotLoaded):
         list(ada.books)
@@ -160,10 +160,10 @@ async def test_a_queryset_says_which_objects(db: Database) -> None:
     chosen = Book.objects.filter(year__gte=2).order_by("-year").only("title").select_related("editor")
     authors = by_name(await Author.objects.prefetch_related(Prefetch("books", chosen)))
     assert [book.title for book in authors["Ada"].books] == ["a3", "a2"]
-    assert list(authors["Ada"].books)[0].editor.name == "Bob"
-    assert list(authors["Ada"].books)[0].author is authors["Ada"]
+    assert next(iter(authors["Ada"].books)).editor.name == "Bob"
+    assert next(iter(authors["Ada"].books)).author is authors["Ada"]
     with pytest.raises(FieldNotLoaded):
-        list(authors["Ada"].books)[0].year
+        next(iter(authors["Ada"].books)).year
 
 
 async def test_another_attribute_gets_the_list(db: Database) -> None:
@@ -236,7 +236,7 @@ async def test_what_is_loaded_already_is_not_asked_for(db: Database) -> None:
         assert len(queries) == 3
         await prefetch_related_objects(books, "author__books", "author__team")
         assert len(queries) == 3
-    assert {len(list(book.author.books)) for book in books} == {4, 1}
+    assert {len(list(book.author.books)) for book in books if book.author is not None} == {4, 1}
     await prefetch_related_objects([])
     with pytest.raises(QueryError, match="is not saved"):
         await prefetch_related_objects([Book(title="x")], "tags")
@@ -247,7 +247,7 @@ async def test_what_is_loaded_already_is_not_asked_for(db: Database) -> None:
 async def test_what_cannot_be_prefetched_is_refused(db: Database) -> None:
     with pytest.raises(FieldError, match=r"no field 'boks'.*did you mean 'books'"):
         Author.objects.prefetch_related("boks")
-    with pytest.raises(FieldError, match="Book.title is no relation"):
+    with pytest.raises(FieldError, match=r"Book\.title is no relation"):
         Author.objects.prefetch_related("books__title")
     with pytest.raises(FieldError, match="has something called 'name'"):
         Author.objects.prefetch_related(Prefetch("books", to_attr="name"))
@@ -282,6 +282,7 @@ async def test_fetch_loads_for_all_of_a_result(db: Database) -> None:
     with asked(db) as queries:
         for book in await Book.objects.order_by("id"):
             await book.fetch("author", "tags")
+            assert book.author is not None
             assert book.author.name in ("Ada", "Bob")
             assert len(list(book.tags)) <= 3
     assert len(queries) == 3
@@ -301,7 +302,7 @@ async def test_fetch_loads_for_one_where_the_result_is_gone(db: Database) -> Non
         second.author
     books = await Book.objects.order_by("id")
     await books[0].fetch("author", alone=True)
-    assert books[0].author.name == "Ada"
+    assert getattr(books[0].author, "name", None) == "Ada"
     with pytest.raises(RelationNotLoaded):
         books[1].author
 
@@ -309,10 +310,12 @@ async def test_fetch_loads_for_one_where_the_result_is_gone(db: Database) -> Non
 async def test_fetch_finds_peers_beside_a_result(db: Database) -> None:
     with asked(db) as queries:
         for book in await Book.objects.select_related("author"):
-            assert (await book.author.fetch("team")).team.name == "red"
+            assert book.author is not None
+            assert getattr((await book.author.fetch("team")).team, "name", None) == "red"
     assert len(queries) == 2
     with asked(db) as queries:
         for cover in await Cover.objects.select_related("book__author"):
+            assert cover.book.author is not None
             await cover.book.author.fetch("books")
     assert len(queries) == 2
 
@@ -358,9 +361,9 @@ async def test_a_loop_that_asks_for_each_object_is_told_of(db: Database) -> None
         for book in books:
             await book.fetch("author", alone=True)
         for book in books:
-            await Author.objects.filter(pk=book.author_id).exists()  # type: ignore[attr-defined]
+            await Author.objects.filter(pk=book.author_id).exists()
         for book in books[:3]:
-            await Author.objects.get(pk=book.author_id)  # type: ignore[attr-defined]
+            await Author.objects.get(pk=book.author_id)
         await asyncio.gather(*(one_by_one(book) for book in books))
     found = [str(one.message) for one in told]
     assert len(found) == 3, found

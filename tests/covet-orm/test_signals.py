@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ class Base(Model):
 class Topic(Base):
     name = CharField(max_length=20)
     posts_made = IntegerField(default=0)
-    tags = ManyToManyField("Tag", related_name="topics")
+    tags: ManyToManyField[Tag] = ManyToManyField("Tag", related_name="topics")
 
 
 class Tag(Base):
@@ -164,12 +164,12 @@ async def test_an_error_of_a_receiver_goes_to_the_caller(db: Database) -> None:
 async def test_a_receiver_may_use_the_database(db: Database) -> None:
     @receiver(post_save, sender=Post)
     async def count(instance: Post, created: bool, using: Database, **more: Any) -> None:
-        topic = await Topic.objects.using(using).get(pk=instance.topic_id)  # type: ignore[attr-defined]
+        topic = await Topic.objects.using(using).get(pk=instance.topic_id)
         topic.posts_made += 1
         await topic.save()
 
     topic = await Topic.objects.create(name="x")
-    await topic.posts.create()  # type: ignore[attr-defined]
+    await topic.posts.create()
     await topic.refresh_from_db()
     assert topic.posts_made == 1
 
@@ -201,7 +201,7 @@ def test_receivers_come_and_go() -> None:
     assert signal.listened(Topic)
     assert repr(signal) == "<Signal test: 1 receivers>"
     with pytest.raises(TypeError, match="is called"):
-        signal.connect("nothing")  # type: ignore[type-var]
+        signal.connect("nothing")
 
 
 async def test_what_goes_with_an_object_is_told_of(db: Database) -> None:
@@ -322,7 +322,7 @@ async def test_a_cancelled_deletion_deletes_nothing(db: Database) -> None:
     async def check() -> None:
         assert (await Topic.objects.count(), await Post.objects.count()) in ((1, 2), (0, 0))
         if not await Topic.objects.exists():
-            await (await Topic.objects.create(name="x")).posts.bulk_create([Post(), Post()])  # type: ignore[attr-defined]
+            await (await Topic.objects.create(name="x")).posts.bulk_create([Post(), Post()])
 
     assert await at_every_await(delete, check) > 0
 
@@ -355,7 +355,7 @@ async def test_a_relation_to_many_tells_of_its_changes(db: Database) -> None:
         ("post_add", {green.pk}),
     ]
     told.clear()
-    await green.topics.clear()  # type: ignore[attr-defined]
+    await green.topics.clear()
     assert told == [("pre_clear", None, True, Topic), ("post_clear", None, True, Topic)]
     assert [one.name for one in await topic.tags.all()] == ["blue"]
 
@@ -364,7 +364,12 @@ async def test_a_relation_to_many_tells_of_its_changes(db: Database) -> None:
         if action.startswith("post"):
             raise LookupError(action)
 
-    for change in (lambda: topic.tags.add(red), lambda: topic.tags.remove(blue), lambda: topic.tags.clear()):
+    changes: list[Callable[[], Awaitable[None]]] = [
+        lambda: topic.tags.add(red),
+        lambda: topic.tags.remove(blue),
+        lambda: topic.tags.clear(),
+    ]
+    for change in changes:
         with pytest.raises(LookupError):
             await change()
         assert [one.name for one in await topic.tags.all()] == ["blue"]

@@ -169,7 +169,9 @@ def test_settings_of_a_url_and_beside_it() -> None:
         ("postgresql://h/d?lock_timeout=-1", {}, "from 0"),
         ("postgresql://h/d?lock_timeout=1e9", {}, "2000000"),
         ("postgresql://h/d?tls_key=/k", {}, "tls_certificate"),
-        ("postgresql://h/d?tls=disable&tls_ca=/k", {}, "no effect"),
+        ("postgresql://h/d?tls=disable&tls_ca=/k", {}, "verify-full"),
+        ("postgresql://h/d?tls=require&tls_ca=/k", {}, "verify-full"),
+        ("mysql://h/d?tls_certificate=/k", {}, "require"),
         ("postgresql://h/d?pgbouncer=1&lock_timeout=1", {}, "ALTER ROLE"),
         ("postgresql://h/d?pgbouncer=1&read_only=1", {}, "ALTER ROLE"),
         ("postgresql://h/d", {"statement_cache": 3}, "did you mean 'statement_cache_size'"),
@@ -196,13 +198,15 @@ def test_a_struct_made_by_hand_is_checked_as_well() -> None:
         SQLiteOptions(synchronous="full; DROP TABLE a")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError):
         MySQLOptions(charset="latin1' --")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError):
+        MySQLOptions(tls="always")  # type: ignore[arg-type]
 
 
 def test_files_for_tls_that_cannot_be_used(tmp_path: Any) -> None:
     (tmp_path / "wrong").write_text("no certificate")
     for options in ({"tls_ca": f"{tmp_path}/nowhere"}, {"tls_certificate": f"{tmp_path}/wrong"}):
         with pytest.raises(ConfigurationError, match="files for TLS"):
-            tls_context(PostgreSQLOptions(tls="require", **options))
+            tls_context(PostgreSQLOptions(tls="verify-ca", **options))
     assert tls_context(PostgreSQLOptions(tls="disable")) is None
 
 

@@ -174,7 +174,9 @@ class ExclusionConstraint(Definition):
     def lacking(self, kind: str) -> str:
         if kind == "postgresql":
             return ""
-        return f"{kind} has no exclusion constraints; PostgreSQL has: with databases=['postgresql'] it is left out elsewhere"
+        return (
+            f"{kind} has no exclusion constraints; PostgreSQL has: with databases=['postgresql'] it is left out elsewhere"
+        )
 
     def attach(self, table: sqlalchemy.Table, options: Options) -> None:
         where = f"{options.model.__qualname__}.Meta: ExclusionConstraint"
@@ -209,7 +211,7 @@ class ExclusionConstraint(Definition):
 
 
 def _is_operator(text: str) -> bool:
-    """Whether a text is an operator of PostgreSQL (its documentation, "Operators" in SQL Syntax), which cannot be quoted."""
+    """Whether a text is an operator (PostgreSQL's documentation, "SQL Syntax", Operators), which cannot be quoted."""
     return (
         bool(text) and all(letter in "+-*/<>=~!@#%^&|`?" for letter in text) and "--" not in text and "/*" not in text
     )

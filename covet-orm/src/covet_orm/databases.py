@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet, WeakKeyDictionary
 
 import msgspec
@@ -20,8 +20,10 @@ from covet.exceptions import ConfigurationError, NoApplicationError
 from covet_orm.dialects import compile_statement
 from covet_orm.drivers.protocol import Connection, Driver, Row, Rows
 from covet_orm.exceptions import OrmError, QueryError
+from covet_orm.observing import ObservingSettings, Watcher, log_slow_queries, observed, observed_connection, watch
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.queries.plans import Plan, PlanCache
+from covet_orm.replicas.settings import ReplicaSettings
 from covet_orm.transactions import Transaction, current_transaction
 from covet_orm.urls import MEMORY, Target, driver_options, parse_url
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from covet_orm.models.instances import Model
     from covet_orm.models.registry import Registry
     from covet_orm.queries.sources import Source
+    from covet_orm.replicas.opening import Replicas, ReplicatedServers
+    from covet_orm.replicas.routing import PrimaryReads, ReadRouter
     from covet_orm.store_tables import StoreTable
 
 __all__ = ["Database", "NoDatabase", "database_for"]
@@ -37,6 +41,8 @@ __all__ = ["Database", "NoDatabase", "database_for"]
 READING = ("select", "values", "explain", "show", "table", "pragma")
 LOCKING = re.compile(r"\bfor\s+(?:no\s+key\s+)?(?:update|share|key\s+share)\b|\block\s+in\s+share\b", re.IGNORECASE)
 POOL_OPTIONS = PoolSettings.__struct_fields__
+OBSERVING_OPTIONS = ObservingSettings.__struct_fields__
+S = TypeVar("S", bound=msgspec.Struct)
 # Connections of the pool for those who hold one already.
 APART = 5
 
@@ -46,6 +52,9 @@ scoped: ContextVar[Mapping[str, Database]] = ContextVar("covet_orm.databases")
 opened: WeakSet[Database] = WeakSet()
 """The databases of this process that are open."""
 
+stand_ins: list[Callable[[Database], Lane | None]] = []
+"""What may give the pools of a database in place of its own; tests do, to have everything in one transaction."""
+
 
 class NoDatabase(OrmError):
     """There is no database to ask, or several and nothing that says which. The message says what to add."""
@@ -54,17 +63,21 @@ class NoDatabase(OrmError):
 class Lane:
     """The pools of a database in one event loop. SQLite has one connection that writes, and others that read."""
 
-    __slots__ = ("apart", "loop", "readers", "writers")
+    __slots__ = ("apart", "loop", "readers", "replicated", "routed", "writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writers: Pool, readers: Pool) -> None:
         self.apart: Pool | None = None
         self.loop = loop
         self.writers = writers
         self.readers = readers
+        self.replicated: ReplicatedServers | None = None
+        self.routed: Pool | ReadRouter = readers
 
     def pools(self) -> list[Pool]:
         """Each of them once."""
         pools = [self.writers] if self.writers is self.readers else [self.writers, self.readers]
+        if self.replicated is not None:
+            pools += self.replicated.pools()
         return pools if self.apart is None else [*pools, self.apart]
 
 
@@ -82,13 +95,14 @@ class Database:
         url: `postgresql://user:password@host/name`, `mariadb://…`, `mysql://…`, `sqlite:///file.db`, `sqlite://`.
         alias: its name.
         options: the pool's settings (`min_size`, `max_size`, `acquire_timeout`, ...) and the driver's
-            (`statement_timeout`, ...), which may stand in the URL as well.
+            (`statement_timeout`, ...), `read_replicas` (a list of URLs) and the other settings of replicas, `slow_query` and `show_parameters`, which may stand in the URL as well.
 
     Attributes:
         alias: its name.
         kind: `postgresql`, `mariadb`, `mysql` or `sqlite`.
         url: the URL, without the password.
         plans: the statements that were compiled.
+        observing: what is told of its statements, and `watchers` who is told beside the application.
         store_tables: the tables of session stores and the like that are here, by name; `create_all` makes them, too.
 
     Raises:
@@ -97,11 +111,13 @@ class Database:
 
     def __init__(self, url: str, *, alias: str = "default", **options: Any) -> None:
         self.alias = alias
-        self._target = parse_url(url, others=POOL_OPTIONS)
+        self._target = parse_url(url, others=(*POOL_OPTIONS, *OBSERVING_OPTIONS))
         self.url = self._target.redacted
         self.kind: str = "mariadb" if self._target.scheme == "mariadb" else self._target.kind
-        pool_options = {name: options.pop(name) for name in POOL_OPTIONS if name in options}
-        self._pool_settings = _pool_settings(self._target, pool_options)
+        self._pool_settings = _settings_of(PoolSettings, self._target, options)
+        self.observing = _settings_of(ObservingSettings, self._target, options)
+        self.watchers: tuple[Watcher, ...] = ()
+        self._replicas = self._configured_replicas(options)
         self._driver, self._reading_driver = _drivers(self._target, options)
         self.plans = PlanCache()
         self.sources: dict[tuple[Field[Any], ...], Source] = {}
@@ -110,6 +126,8 @@ class Database:
         self._opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._tokens: list[Token[Mapping[str, Database]]] = []
         self.store_tables: dict[str, StoreTable] = {}
+        if self.observing.slow_query is not None:
+            watch(self, log_slow_queries)
 
     def __repr__(self) -> str:
         return f"<Database {self.alias} {self.url}>"
@@ -128,6 +146,8 @@ class Database:
         if not self._lanes:
             opened.discard(self)
         if lane is not None:
+            if lane.replicated is not None:
+                await lane.replicated.close()
             for pool in lane.pools():
                 await pool.close()
 
@@ -155,20 +175,26 @@ class Database:
         return Transaction(self, read_only=read_only)
 
     @asynccontextmanager
-    async def connection(self, *, reads: bool = False) -> AsyncIterator[Connection]:
+    async def connection(self, *, reads: bool = False, name: str = "") -> AsyncIterator[Connection]:
         """A connection for a while: that of the transaction around it, or one of the pool.
 
         Args:
             reads: whether one that only reads will do.
+            name: what events call the statement that it is for.
 
         Raises:
             PoolTimeout: none became free in time.
         """
+        app = listener()
+        if app is not None:
+            async with observed_connection(self, app, reads=reads, name=name) as watched:
+                yield watched
+            return
         block = current_transaction(self)
         if block is not None:
             yield block.connection
             return
-        pool = await self.pool_for(reads=reads)
+        pool = await self.source_for(reads=reads)
         connection = pool.try_acquire() or await pool.acquire()
         try:
             yield connection
@@ -228,19 +254,17 @@ class Database:
 
     async def execute_plan(self, plan: Plan, parameters: Sequence[Any]) -> int:
         """Run a plan that writes; how many rows it changed."""
-        async with self.connection() as connection:
+        async with self.connection(name=plan.name) as connection:
             return await connection.execute(plan.sql, parameters)
 
     async def _fetch(self, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
         app = listener()
         if app is not None:
-            from covet_orm.observing import observed
-
             return await observed(self, app, plan, parameters, reads=reads)
         block = current_transaction(self)
         if block is not None:
             return await block.connection.fetch(plan.sql, parameters)
-        pool = await self.pool_for(reads=reads)
+        pool = await self.source_for(reads=reads)
         connection = pool.try_acquire() or await pool.acquire()
         try:
             return await connection.fetch(plan.sql, parameters)
@@ -278,9 +302,35 @@ class Database:
         return "START TRANSACTION READ ONLY" if read_only else "START TRANSACTION"
 
     async def pool_for(self, *, reads: bool) -> Pool:
-        """The pool of this event loop for statements that only read, or for others."""
+        """The pool of this event loop for statements that only read, or for others. It is none of a replica."""
         lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
         return lane.readers if reads else lane.writers
+
+    async def source_for(self, *, reads: bool) -> Pool | ReadRouter | PrimaryReads:
+        """Who lends connections in this event loop for single statements: the replicas, where there are any, for those
+        that only read."""
+        lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
+        return lane.routed if reads else lane.writers
+
+    def primary(self) -> Database:
+        """This database with all reads on the primary; the same as `using("primary")` in a query."""
+        return self if self._replicas is None else self._replicas.primary_of(self)
+
+    def write_token(self) -> str:
+        """What this request or task wrote, as a text for another one that is to see it: see `read_after`. Empty for
+        nothing, and where there are no replicas."""
+        lane = self._lanes.get(asyncio.get_running_loop())
+        return "" if lane is None or lane.replicated is None else lane.replicated.router.session().token()
+
+    async def read_after(self, token: str) -> None:
+        """Let the reads of this request or task see what the one with this token of `write_token` wrote.
+
+        Raises:
+            InvalidToken: it is none.
+        """
+        lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
+        if lane.replicated is not None:
+            lane.replicated.router.session().read_after(token)
 
     async def pool_apart(self) -> Pool:
         """A small pool for those who hold a connection of the others already, and need a second one.
@@ -318,7 +368,18 @@ class Database:
             return lane
 
     async def _make_lane(self, loop: asyncio.AbstractEventLoop) -> Lane:
+        for stand_in in reversed(stand_ins):
+            lane = stand_in(self)
+            if lane is not None:
+                return lane
         settings = self._pool_settings
+        if self._replicas is not None:
+            servers = await self._replicas.open(self.alias, self._driver, settings)
+            self.kind = self._driver.kind
+            writers = servers.router.primary.pool
+            lane = Lane(loop, writers, writers)
+            lane.replicated, lane.routed = servers, servers.router
+            return lane
         if self._target.kind != "sqlite":
             pool = Pool(self._driver, settings, name=self.alias)
             await pool.open()
@@ -336,6 +397,14 @@ class Database:
             await writers.close()
             raise
         return Lane(loop, writers, readers)
+
+    def _configured_replicas(self, options: dict[str, Any]) -> Replicas | None:
+        settings = ReplicaSettings.of(options, self.url)
+        if settings is None:
+            return None
+        from covet_orm.replicas.opening import Replicas
+
+        return Replicas(self._target, settings, self._pool_settings, options)
 
     def _statement(self, statement: str | ClauseElement, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
         if isinstance(statement, str):
@@ -360,7 +429,12 @@ def database_for(model: type[Model], using: str | Database | None = None) -> Dat
     """
     if isinstance(using, Database):
         return using
-    return find_database(using or model._meta.database)
+    try:
+        return find_database(using or model._meta.database)
+    except NoDatabase:
+        if using != "primary":
+            raise
+        return find_database(model._meta.database).primary()
 
 
 def find_database(alias: str | None = None) -> Database:
@@ -404,10 +478,13 @@ def _of_application(alias: str | None) -> Database | None:
     return databases.get(alias or "default")
 
 
-def _pool_settings(target: Target, given: Mapping[str, Any]) -> PoolSettings:
-    from_url = {name: value for name, value in target.query.items() if name in POOL_OPTIONS}
+def _settings_of(schema: type[S], target: Target, options: dict[str, Any]) -> S:
+    """The settings that the URL and the options give to a struct; they are taken out of the options."""
+    fields = schema.__struct_fields__
+    given = {name: value for name, value in target.query.items() if name in fields}
+    given |= {name: options.pop(name) for name in fields if name in options}
     try:
-        return msgspec.convert({**from_url, **given}, PoolSettings, strict=False)
+        return msgspec.convert(given, schema, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigurationError(f"{target.redacted}: {error}") from None
 

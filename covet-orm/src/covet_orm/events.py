@@ -12,7 +12,9 @@ __all__ = [
     "ConnectionMade",
     "ConnectionWaited",
     "DiscardReason",
+    "Obtained",
     "PoolExhausted",
+    "QueryDone",
     "WaitOutcome",
 ]
 
@@ -27,6 +29,45 @@ DiscardReason = Literal["age", "idle", "lost", "transaction", "interrupted", "di
 WaitOutcome = Literal["served", "timeout", "unavailable", "cancelled", "closed"]
 """How waiting for a connection ended: with one, by `acquire_timeout`, since none can be made, since the task was
 cancelled, since the pool was closed."""
+
+Obtained = Literal["idle", "waited", "held", "transaction"]
+"""How a statement got its connection: one was idle, it waited for one, its caller held one already, or it belongs to the
+transaction around it."""
+
+
+class QueryDone(Event, frozen=True, gc=False):
+    """A statement has ended: with its result, with an error, or since its task was cancelled.
+
+    What begins and ends transactions and savepoints is none.
+
+    Attributes:
+        database: the alias of the database.
+        name: what the ORM calls the statement, such as `User.select`; the same for all statements of one shape. Empty
+            for SQL that is the caller's own.
+        sql: its text, without parameters.
+        parameters: they in Python's notation, where `show_parameters` allows it; None otherwise.
+        rows: how many it gave, or how many it changed; 0 where that is not told.
+        seconds: from sending it until its result was there.
+        waited: how long it waited for a connection before.
+        obtained: how it got the connection.
+        route: the template of the route whose request it belongs to; empty outside of requests.
+        error: the class name of what ended it early, or None.
+        code: the server's code for that error; empty without one.
+        where: `file:line` of the code that asked, where it took at least `slow_query` seconds; empty otherwise.
+    """
+
+    database: str
+    name: str
+    sql: str
+    parameters: str | None
+    rows: int
+    seconds: float
+    waited: float
+    obtained: Obtained
+    route: str
+    error: str | None
+    code: str
+    where: str
 
 
 class ConnectionMade(Event, frozen=True, gc=False):

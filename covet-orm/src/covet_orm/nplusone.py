@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from covet.events import Event, listener
+from covet_orm.observing import caller
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 watching: list[Watch] = []
 """Who watches now; the innermost is last."""
-
-INNER = ("covet_orm.", "covet.", "asyncio.", "contextlib", "anyio.", "functools")
-"""The modules whose lines are nobody's loop."""
 
 
 class NPlusOneWarning(UserWarning):
@@ -83,7 +80,7 @@ class Watch:
             relation: whether it is a relation, whose remedy is the better one: the statement it becomes is not told of.
         """
         task = asyncio.current_task()
-        frame = _caller()
+        frame = caller()
         if task is None or frame is None:
             return
         counts = self._by_task.get(task)
@@ -142,8 +139,8 @@ def asked(model: Any, relation: str) -> None:
     found = model._meta.relations[relation]
     method = "prefetch_related" if found.many else "select_related"
     remedy = (
-        f"add .{method}({relation!r}) to the query of {model.__name__}, or `await obj.fetch({relation!r})`, which loads "
-        "it for every object of the same result"
+        f"add .{method}({relation!r}) to the query of {model.__name__}, or `await obj.fetch({relation!r})`, which "
+        "loads it for every object of the same result"
     )
     watching[-1].count(name, (model, relation), remedy, relation=True)
 
@@ -169,13 +166,3 @@ def _tell(query: str, place: tuple[str, int], times: int, remedy: str, frame: Fr
         module=frame.f_globals.get("__name__"),
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
-
-
-def _caller() -> FrameType | None:
-    """The innermost frame that is neither ours nor the event loop's."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if not frame.f_globals.get("__name__", "").startswith(INNER):
-            return frame
-        frame = frame.f_back
-    return None

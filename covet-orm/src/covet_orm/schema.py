@@ -158,7 +158,10 @@ def check_supported(kind: str, models: Iterable[type[Model]]) -> None:
 async def _alone(database: Database) -> AsyncIterator[None]:
     """A block that one process at a time is in, and that happens all or not at all where DDL can."""
     if database.kind in ("mysql", "mariadb"):
-        async with database.connection() as connection:
+        # The statements within need a connection as well, which a pool of one could not give.
+        pool = await database.pool_apart()
+        connection = pool.try_acquire() or await pool.acquire()
+        try:
             rows = await connection.fetch("SELECT GET_LOCK(CONCAT('covet.', DATABASE()), %s)", (PATIENCE,))
             if not rows[0][0]:
                 raise LockTimeout(f"somebody else has been creating tables for {PATIENCE} seconds")
@@ -168,6 +171,8 @@ async def _alone(database: Database) -> AsyncIterator[None]:
                 # Broken, the connection has lost the lock with its session.
                 if connection.state.name in ("IDLE", "TRANSACTION"):
                     await connection.fetch("SELECT RELEASE_LOCK(CONCAT('covet.', DATABASE()))")
+        finally:
+            pool.release(connection)
         return
     async with database.transaction():
         if database.kind == "postgresql":

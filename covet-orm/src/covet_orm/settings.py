@@ -1,4 +1,4 @@
-"""The settings of a database: the table `[storage.ALIAS]`, whose keys are those of its pool and of its driver."""
+"""The settings of a database: the table `[storage.ALIAS]`, whose keys are those of its pool, of its events and of its driver."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from covet_orm.drivers.options import ConnectionOptions, MySQLOptions, PostgreSQLOptions, SQLiteOptions
+from covet_orm.observing import ObservingSettings
 from covet_orm.pool import PoolSettings
+from covet_orm.replicas.settings import ReplicaSettings
 
 __all__ = ["MySQLSettings", "PostgreSQLSettings", "SQLiteSettings", "options_of"]
 
@@ -18,9 +20,10 @@ CODE = ("create_functions",)
 
 
 def _settings(name: str, options: type[ConnectionOptions]) -> type:
-    """A struct of a URL, the pool's settings and the driver's."""
+    """A struct of a URL, the pool's settings, those of events and of replicas, and the driver's."""
     fields: list[Any] = [("url", Url)]
-    for struct in (PoolSettings, options):
+    replicas = () if options is SQLiteOptions else (ReplicaSettings,)
+    for struct in (PoolSettings, ObservingSettings, *replicas, options):
         for field in msgspec.structs.fields(struct):
             if field.name not in CODE:
                 fields.append((field.name, field.type, field.default))

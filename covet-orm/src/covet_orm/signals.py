@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 Receiver = Callable[..., Any]
-"""Called with keywords, `receiver(sender=..., instance=..., ...)`; what it gives back is awaited if it can be, and otherwise not looked at."""
+"""Called with keywords, `receiver(sender=..., instance=..., ...)`; what it gives back is awaited if it can
+be, and otherwise not looked at."""
 
 R = TypeVar("R", bound=Receiver)
 

@@ -34,7 +34,8 @@ def current_transaction(database: Database) -> Transaction | None:
         TransactionError: the transaction around this code belongs to another task.
     """
     block = active.get()
-    while block is not None and (block.database is not database or block.ended):
+    # Of a database and the same one without its replicas, the pools are the same.
+    while block is not None and (block.database._lanes is not database._lanes or block.ended):
         block = block.outer
     if block is not None and block.task is not asyncio.current_task():
         raise TransactionError(

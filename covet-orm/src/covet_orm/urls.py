@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from ipaddress import IPv6Address
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -43,6 +43,7 @@ OPTIONS: dict[Kind, type[ConnectionOptions]] = {
 }
 ALIASES = {"sslmode": "tls", "sslrootcert": "tls_ca", "sslcert": "tls_certificate", "sslkey": "tls_key"}
 """What URLs for libpq call the same."""
+TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 NOT_IN_URLS = {"server_settings", "create_functions"}
 
 
@@ -212,25 +213,15 @@ def _converted(schema: type[ConnectionOptions], name: str, value: Any) -> Any:
     """A setting as its field's type; text from a URL stands for numbers and truth values."""
     if name in NOT_IN_URLS:
         return value
-    field = next(field for field in msgspec.structs.fields(schema) if field.name == name)
-    if isinstance(value, str) and field.type in ("bool", bool):
-        truth = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }
-        if value.lower() not in truth:
+    kind = get_type_hints(schema)[name]
+    if isinstance(value, str) and kind is bool:
+        if value.lower() not in TRUTH:
             raise ConfigurationError(f"{name} is true or false, not {value[:50]!r}")
-        return truth[value.lower()]
+        return TRUTH[value.lower()]
     try:
-        return getattr(msgspec.convert({name: value}, schema, strict=False), name)
+        return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"the setting {name} does not fit: {error}".replace(f" - at `$.{name}`", "")) from None
+        raise ConfigurationError(f"the setting {name} does not fit: {error}") from None
 
 
 def _query(text: str, kind: Kind, others: Collection[str]) -> dict[str, str]:

@@ -146,6 +146,9 @@ def translate(error: BaseException, statement: str, params: Sequence[Any] = ()) 
         )
     if isinstance(error, InterfaceError):
         return _of_use(error, statement)
+    if isinstance(error, AttributeError):
+        # What asyncpg makes of the server's answer to a statement of nothing but spaces and comments.
+        return ProgrammingError("the statement is empty", statement=statement)
     if isinstance(error, UnicodeError):
         return DataError("a text holds a surrogate, which UTF-8 cannot", statement=_shown(statement))
     return None

@@ -55,15 +55,17 @@ class MySQLConnection:
     Attributes:
         number: counts the connections of this process.
         server_id: the id of its thread in the server.
+        statement: the last statement.
         raw: the connection of aiomysql.
     """
 
-    __slots__ = ("_driver", "_phase", "number", "raw", "server_id")
+    __slots__ = ("_driver", "_phase", "number", "raw", "server_id", "statement")
 
     def __init__(self, raw: Session, driver: MySQLDriver) -> None:
         self.raw = raw
         self.number = next(numbers)
         self.server_id: int | None = raw.thread_id()
+        self.statement = ""
         self._driver = driver
         self._phase = REST
 
@@ -118,6 +120,7 @@ class MySQLConnection:
         if self._phase != REST:
             raise self._refused(sql)
         self._phase = BUSY
+        self.statement = sql
         try:
             result = await self.raw.open(statement)
         except BaseException as error:
@@ -163,6 +166,7 @@ class MySQLConnection:
         if self._phase != REST:
             raise self._refused(sql)
         self._phase = BUSY
+        self.statement = sql
         try:
             result = await self.raw.run(statement)
         except BaseException as error:
@@ -282,7 +286,8 @@ class MySQLDriver:
         raw = Session(
             require_tls=self.options.tls not in ("disable", "prefer") and not host.is_socket,
             user=self.target.user or None,
-            password=self.target.password or "",
+            # aiomysql encodes it as Latin-1; the server compares bytes, which are UTF-8 wherever else one logs in.
+            password=(self.target.password or "").encode().decode("latin-1"),
             db=self.target.database or None,
             charset=self.options.charset,
             autocommit=None,

@@ -27,6 +27,9 @@ TLSMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 one that a known authority signed; and with one that is also for the host's name."""
 
 
+TLS_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+
+
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every driver has.
 
@@ -61,9 +64,9 @@ class ServerOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown
         application_name: what the server calls the session in its lists and logs.
         lock_timeout: seconds that a statement waits for a lock; 0 for the server's own setting.
         tls: how much TLS is wanted.
-        tls_ca: a file with the certificates of the authorities that may have signed the server's; by default those of
-            the system.
-        tls_certificate: a file with the client's certificate.
+        tls_ca: a file with the certificates of the authorities that may have signed the server's, for `verify-ca` and
+            `verify-full`; by default those of the system.
+        tls_certificate: a file with the client's certificate, for `require` and above.
         tls_key: a file with its key, when it is not in the same file.
     """
 
@@ -79,8 +82,12 @@ class ServerOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown
         self._require_seconds("lock_timeout")
         if self.tls_key and not self.tls_certificate:
             raise ConfigurationError("tls_key is the key of tls_certificate, which is not given")
-        if self.tls == "disable" and (self.tls_ca or self.tls_certificate):
-            raise ConfigurationError("tls is 'disable', so that tls_ca and tls_certificate would have no effect")
+        if self.tls not in TLS_MODES:
+            raise ConfigurationError(f"tls is one of {', '.join(TLS_MODES)}, not {self.tls!r}")
+        if self.tls_ca and self.tls not in ("verify-ca", "verify-full"):
+            raise ConfigurationError(f"tls_ca has an effect with tls verify-ca or verify-full, not with {self.tls!r}")
+        if self.tls_certificate and self.tls in ("disable", "prefer"):
+            raise ConfigurationError(f"tls_certificate needs tls require, verify-ca or verify-full, not {self.tls!r}")
 
 
 class PostgreSQLOptions(ServerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -62,15 +62,17 @@ class PostgreSQLConnection:
     Attributes:
         number: counts the connections of this process.
         server_id: the process id of its backend; behind PgBouncer, a number that PgBouncer made up.
+        statement: the last statement.
         raw: the connection of asyncpg, for what only PostgreSQL has: COPY, LISTEN.
     """
 
-    __slots__ = ("_fetch", "_pgbouncer", "_phase", "number", "raw", "server_id")
+    __slots__ = ("_fetch", "_pgbouncer", "_phase", "number", "raw", "server_id", "statement")
 
     def __init__(self, raw: Any, *, pgbouncer: bool = False) -> None:
         self.raw = raw
         self.number = next(numbers)
         self.server_id: int | None = raw.get_server_pid()
+        self.statement = ""
         self._fetch = raw.fetch
         self._phase = REST
         self._pgbouncer = pgbouncer
@@ -100,6 +102,7 @@ class PostgreSQLConnection:
         if phase >= BUSY:
             raise self._refused(sql)
         self._phase = BUSY
+        self.statement = sql
         try:
             rows: list[Row] = await self._fetch(sql, *params)
         except BaseException as error:
@@ -236,6 +239,7 @@ class PostgreSQLConnection:
         if phase >= BUSY:
             raise self._refused(sql)
         self._phase = BUSY
+        self.statement = sql
         return phase
 
     def _refused(self, sql: str) -> DatabaseError:
@@ -249,7 +253,7 @@ class PostgreSQLConnection:
             raise error
         if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
             self._phase = FAILED if not self.raw.is_closed() and self.raw.is_in_transaction() else REST
-        elif isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError)):
+        elif isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, AttributeError)):
             self._phase = phase
             await self._settle()
         else:
@@ -385,9 +389,8 @@ def _arguments(target: Target, options: PostgreSQLOptions) -> dict[str, Any]:
     if options.read_only:
         settings["default_transaction_read_only"] = "on"
     settings.update(options.server_settings)
-    tls: Any = options.tls
-    if options.tls_ca or options.tls_certificate:
-        tls = tls_context(options)
+    # asyncpg looks for certificates of its own in the home directory; a context is taken as it is.
+    tls: Any = options.tls if options.tls in ("disable", "prefer") else tls_context(options)
     return {
         "user": target.user or None,
         "password": target.password,

@@ -58,10 +58,13 @@ class Connection(Protocol):
         number: counts the connections that this process made; for messages.
         server_id: the server's name for it (process id, thread id), for messages and for ending its statements from
             another connection; None where there is none.
+        statement: the last statement that was sent, without parameters, which a pool that has no connection left tells
+            of. The pool empties it when the connection is released.
     """
 
     number: int
     server_id: int | None
+    statement: str
 
     @property
     def state(self) -> SessionState:

@@ -55,15 +55,28 @@ class SQLiteConnection:
     Attributes:
         number: counts the connections of this process.
         server_id: None.
+        statement: the last statement.
         raw: the connection of aiosqlite.
     """
 
-    __slots__ = ("_busy_timeout", "_db", "_expired", "_phase", "_stop", "_timeout", "number", "raw", "server_id")
+    __slots__ = (
+        "_busy_timeout",
+        "_db",
+        "_expired",
+        "_phase",
+        "_stop",
+        "_timeout",
+        "number",
+        "raw",
+        "server_id",
+        "statement",
+    )
 
     def __init__(self, raw: SQLiteThread, db: sqlite3.Connection, options: SQLiteOptions) -> None:
         self.raw = raw
         self.number = next(numbers)
         self.server_id: int | None = None
+        self.statement = ""
         self._db = db
         self._phase = REST
         self._stop = threading.Event()
@@ -154,6 +167,7 @@ class SQLiteConnection:
         if self._phase != REST:
             raise interrupted(sql) if self._phase == BROKEN else ProgrammingError(not_in_use_twice(), statement=sql)
         self._phase = BUSY
+        self.statement = sql
         timer = None
         if self._timeout:
             timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
@@ -327,7 +341,7 @@ class _Opening:
     def __call__(self) -> sqlite3.Connection:
         db = sqlite3.connect(
             self.database,
-            timeout=0.0,
+            timeout=self.options.busy_timeout,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=CACHED_STATEMENTS,
@@ -371,6 +385,7 @@ def _configure(db: sqlite3.Connection, options: SQLiteOptions, *, memory: bool) 
     db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     if options.read_only:
         db.execute("PRAGMA query_only = 1")
+    db.execute("PRAGMA busy_timeout = 0").close()  # from here on, `SQLiteConnection` waits
 
 
 def _set_journal_mode(db: sqlite3.Connection, options: SQLiteOptions) -> None:

@@ -29,6 +29,7 @@ from covet_orm.fields.inference import (
     decimal_places,
     family,
 )
+from covet_orm.queries.arithmetic import as_double
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -100,7 +101,7 @@ class Aggregate(Func[T]):
         expression: Any,
         *,
         distinct: bool = False,
-        filter: Condition | None = None,  # noqa: A002 - as SQL calls it, and Django
+        filter: Condition | None = None,
         default: Any = None,
         output_field: Field[Any] | None = None,
     ) -> None:
@@ -211,15 +212,14 @@ class Aggregate(Func[T]):
         arguments[0] = self.value(scope, arguments[0])
         order = [self.ordering(scope, one) for one in self.order()]
         condition = None if self.filter is None else self.filter.build(scope)
-        filtered = condition is not None and scope.kind in ("mysql", "mariadb")
-        if filtered:
+        if condition is not None and scope.kind in ("mysql", "mariadb"):
             first = arguments[0]
             counted = sqlalchemy.literal_column("1") if isinstance(self.arguments[0], Star) else first
             arguments[0] = sqlalchemy.case((condition, counted))
-        element = self.of_arguments(scope, arguments, order)
-        if condition is not None and not filtered:
-            element = sqlalchemy.funcfilter(element, condition)
-        return element
+            condition = None
+        element: Any = self.of_arguments(scope, arguments, order)
+        made: ColumnElement[Any] = element if condition is None else sqlalchemy.funcfilter(element, condition)
+        return made
 
     def value(self, scope: Scope, built: ColumnElement[Any]) -> ColumnElement[Any]:
         """What the function takes of each row."""
@@ -258,7 +258,7 @@ class Count(Aggregate[int]):
     output_field = COUNT
     takes_distinct = True
 
-    def __init__(self, expression: Any = "*", *, distinct: bool = False, filter: Condition | None = None) -> None:  # noqa: A002
+    def __init__(self, expression: Any = "*", *, distinct: bool = False, filter: Condition | None = None) -> None:
         rows = isinstance(expression, str) and expression == "*"
         super().__init__(Star() if rows else expression, distinct=distinct, filter=filter)
 
@@ -288,6 +288,12 @@ class Avg(Aggregate[T]):
 
     function = "avg"
     takes_distinct = True
+
+    def value(self, scope: Scope, built: ColumnElement[Any]) -> ColumnElement[Any]:
+        if scope.kind in ("mysql", "mariadb") and family(self.arguments[0].output(scope)) == "integer":
+            # The mean of whole numbers has four digits behind the point there.
+            return as_double(scope, built)
+        return built
 
     def result(self, scope: Scope, element: Any) -> ColumnElement[Any]:
         output = self.output(scope)
@@ -347,7 +353,7 @@ class Variance(Aggregate[float]):
         *,
         sample: bool = False,
         filter: Condition | None = None,
-        default: Any = None,  # noqa: A002
+        default: Any = None,
     ) -> None:
         super().__init__(expression, filter=filter, default=default)
         self.sample = sample

@@ -137,7 +137,7 @@ def _cast_on_sqlite(element: ColumnElement[Any], before: str, kind: str, to: Fie
         rounded = func.round(number) if before in ("decimal", "float") else number
         return sqlalchemy.cast(rounded, sqlalchemy.Integer())
     if kind == "decimal":
-        places = sqlalchemy.literal_column(str(decimal_places(to)))
+        places: ColumnElement[Any] = sqlalchemy.literal_column(str(decimal_places(to)))
         return func.round(sqlalchemy.cast(element, sqlalchemy.REAL()), places)
     if kind == "date":
         return func.substr(element, sqlalchemy.literal_column("1"), sqlalchemy.literal_column("10"))

@@ -33,15 +33,20 @@ T = TypeVar("T")
 class GroupConcat(FunctionElement[str]):
     """`GROUP_CONCAT` of MySQL and MariaDB: a value, a separator, and what to order by."""
 
-    inherit_cache = True
+    inherit_cache = False
     type = Text()
+
+    def __init__(self, value: Any, separator: Any, *order: Any, distinct: bool = False) -> None:
+        self.once = distinct
+        super().__init__(value, separator, *order)
 
 
 @compiles(GroupConcat)
 def _compile_group_concat(element: GroupConcat, compiler: SQLCompiler, **options: Any) -> str:
     value, separator, *order = (compiler.process(clause, **options) for clause in element.clauses)
+    distinct = "DISTINCT " if element.once else ""
     ordered = f" ORDER BY {', '.join(order)}" if order else ""
-    return f"GROUP_CONCAT({value}{ordered} SEPARATOR {separator})"
+    return f"GROUP_CONCAT({distinct}{value}{ordered} SEPARATOR {separator})"
 
 
 class Ordered(Aggregate[T]):
@@ -65,7 +70,7 @@ class Ordered(Aggregate[T]):
         *,
         order_by: Any = (),
         distinct: bool = False,
-        filter: Condition | None = None,  # noqa: A002 - as SQL calls it, and Django
+        filter: Condition | None = None,
         default: Any = None,
         output_field: Field[Any] | None = None,
     ) -> None:
@@ -96,7 +101,7 @@ class Ordered(Aggregate[T]):
     def collected(self, name: str, value: Any, separator: Any, order: list[Any]) -> ColumnElement[Any]:
         """The call of the function that collects values on SQLite."""
         letters = sqlalchemy.literal("".join(letter for letter, _ in order), Text())
-        distinct = literal_column("1" if self.distinct else "0")
+        distinct: ColumnElement[Any] = literal_column("1" if self.distinct else "0")
         called: ColumnElement[Any] = getattr(func, name)(
             value, separator, distinct, letters, *(one for _, one in order)
         )
@@ -125,7 +130,7 @@ class StringAgg(Ordered[str]):
         *,
         order_by: Any = (),
         distinct: bool = False,
-        filter: Condition | None = None,  # noqa: A002
+        filter: Condition | None = None,
         default: Any = None,
     ) -> None:
         super().__init__(expression, order_by=order_by, distinct=distinct, filter=filter, default=default)
@@ -138,11 +143,9 @@ class StringAgg(Ordered[str]):
         text, delimiter = arguments
         if scope.kind == "sqlite":
             return self.collected("covet_string_agg", text, delimiter, order)
-        if self.distinct:
-            text = sqlalchemy.distinct(text)
         if scope.kind == "postgresql":
-            return in_order(func.string_agg(text, delimiter), order)
-        return GroupConcat(text, delimiter, *flat(order))
+            return in_order(func.string_agg(sqlalchemy.distinct(text) if self.distinct else text, delimiter), order)
+        return GroupConcat(text, delimiter, *flat(order), distinct=self.distinct)
 
 
 class ArrayAgg(Ordered[Any]):

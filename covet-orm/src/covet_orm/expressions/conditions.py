@@ -17,9 +17,9 @@ from covet_orm.expressions.base import Add, Expression
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
+    from covet_orm.models.relations import Relation
     from covet_orm.queries.lookups import Lookup
     from covet_orm.queries.names import Names
-    from covet_orm.models.relations import Relation
     from covet_orm.queries.scope import Scope
 
 __all__ = [
@@ -66,41 +66,41 @@ class Condition(Expression[bool]):
 class Comparison(Condition):
     """An expression, a lookup and a value: `User.age > 3`."""
 
-    __slots__ = ("left", "lookup", "value")
+    __slots__ = ("left", "operator", "value")
 
     def __init__(self, left: Expression[Any], lookup: Lookup, value: Any) -> None:
         self.left = left
-        self.lookup = lookup
+        self.operator = lookup
         self.value = value
 
     def parts(self) -> Iterable[Expression[Any]]:
         return (self.left, *parts_of(self.value))
 
     def replaced(self, parts: Sequence[Expression[Any]]) -> Expression[Any]:
-        return Comparison(parts[0], self.lookup, replaced_in(self.value, parts[1:]))
+        return Comparison(parts[0], self.operator, replaced_in(self.value, parts[1:]))
 
     def resolved(self, names: Names) -> Condition:
-        if type(self.left) is _column_reference() and self.lookup.is_plain and not parts_of(self.value):
+        if type(self.left) is _column_reference() and self.operator.is_plain and not parts_of(self.value):
             return self
         from covet_orm.queries.lookup_names import refined
 
         left = self.left.resolved(names)
         field = names.field(left)
-        lookup = self.lookup if field is None else refined(self.lookup, field)
+        lookup = self.operator if field is None else refined(self.operator, field)
         value = lookup.prepared(self.value, field)
         value = replaced_in(value, [part.resolved(names) for part in parts_of(value)])
         return across_many(Comparison(left, lookup, value), names)
 
     def shape(self, key: Add, values: Add) -> None:
         self.left.shape(key, values)
-        self.lookup.shape(self.value, key, values)
+        self.operator.shape(self.value, key, values)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
         left = self.left.build(scope)
-        return self.lookup.build(scope, left, self.left.output(scope), self.value)
+        return self.operator.build(scope, left, self.left.output(scope), self.value)
 
     def __repr__(self) -> str:
-        return f"({self.left!r} {self.lookup.name} {self.value!r})"
+        return f"({self.left!r} {self.operator.name} {self.value!r})"
 
 
 class Combined(Condition):
@@ -110,7 +110,7 @@ class Combined(Condition):
     `exclude` leaves is what `filter` does not give.
     """
 
-    __slots__ = ("connector", "conditions")
+    __slots__ = ("conditions", "connector")
 
     def __init__(self, connector: str, conditions: Sequence[Condition]) -> None:
         self.connector = connector

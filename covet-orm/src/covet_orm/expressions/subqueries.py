@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from covet_orm.queries.querysets import QuerySet
     from covet_orm.queries.scope import Scope
 
-__all__ = ["Exists", "Subquery", "keys_of"]
+__all__ = ["Exists", "Subquery", "keys_of", "queryset_of"]
 
 
 class Subquery(Expression[Any]):
@@ -34,16 +34,16 @@ class Subquery(Expression[Any]):
         QueryError: it gives several columns, or no queryset was given.
     """
 
-    __slots__ = ("field", "query")
+    __slots__ = ("field", "name", "query")
 
     def __init__(self, queryset: Any, output_field: Field[Any] | None = None) -> None:
-        query = _query(queryset)
+        query = queryset_of(queryset)
         if query._chosen is None:
             query = query.values_list("pk")
-        if len(query._chosen[1]) != 1:
-            raise QueryError(
-                f"a subquery as a value has one column, not {', '.join(query._chosen[1])}; use values(name)"
-            )
+        names = query._chosen[1] if query._chosen is not None else ()
+        if len(names) != 1:
+            raise QueryError(f"a subquery as a value has one column, not {', '.join(names)}; use values(name)")
+        self.name = names[0]
         self.query: QuerySet[Any] = query
         self.field = output_field
 
@@ -70,9 +70,9 @@ class Subquery(Expression[Any]):
     def output(self, scope: Scope) -> Field[Any]:
         if self.field is not None:
             return self.field
-        from covet_orm.queries.selects import output_of
+        from covet_orm.queries.selects import output_field
 
-        return output_of(self.query, scope)
+        return output_field(self.query, self.name, scope.kind)
 
     def __repr__(self) -> str:
         return f"Subquery({self.query!r})"
@@ -91,7 +91,7 @@ class Exists(Condition):
     __slots__ = ("query",)
 
     def __init__(self, queryset: Any) -> None:
-        self.query: QuerySet[Any] = _query(queryset)
+        self.query: QuerySet[Any] = queryset_of(queryset)
 
     def parts(self) -> Iterable[Expression[Any]]:
         return ()
@@ -116,13 +116,18 @@ class Exists(Condition):
 
 def keys_of(queryset: Any) -> Subquery:
     """What `in` takes of a queryset: its column, or the keys of its objects. Their order does not matter."""
-    query = _query(queryset)
+    query = queryset_of(queryset)
     if query._limit is None and not query._offset and query._distinct is None:
         query = query.order_by()
     return Subquery(query)
 
 
-def _query(queryset: Any) -> QuerySet[Any]:
+def queryset_of(queryset: Any) -> QuerySet[Any]:
+    """A queryset, or that of a manager.
+
+    Raises:
+        QueryError: it is neither.
+    """
     from covet_orm.queries.querysets import QuerySet
 
     if hasattr(queryset, "get_queryset"):

@@ -146,7 +146,7 @@ class Lag(WindowFunc[T]):
         return self.offset
 
     def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
-        number = sqlalchemy.literal_column(str(self.offset))
+        number: ColumnElement[Any] = sqlalchemy.literal_column(str(self.offset))
         if scope.kind == "mariadb" and len(arguments) > 1:
             raise NotSupported(f"mariadb has no default in {type(self).__name__}(); use Coalesce() around the Window")
         if scope.kind == "postgresql" and len(arguments) > 1:

@@ -117,8 +117,8 @@ class Field(Generic[T]):
             raise ModelError(f"{type(self).__name__}(default=None) needs null=True, or None is no value of the field")
         if isinstance(default, (list, dict, set, bytearray)):
             raise ModelError(
-                f"{type(self).__name__}(default={default!r}) would be one object that all share; give a function that makes "
-                f"one: default={type(default).__name__}, or default=lambda: {default!r}"
+                f"{type(self).__name__}(default={default!r}) would be one object that all share; give a function that "
+                f"makes one: default={type(default).__name__}, or default=lambda: {default!r}"
             )
         self.null = null
         self.default = default

@@ -18,6 +18,9 @@ T = TypeVar("T")
 MOST_IN_A_ROW = 65_532
 """Bytes that a VARBINARY of MySQL may have (MySQL Reference Manual, "Limits on Table Column Count and Row Size")."""
 
+MOST_IN_AN_INDEX = 3_072
+"""Bytes of an index (MySQL Reference Manual, "InnoDB Limits")."""
+
 
 class BinaryField(Field[T]):
     """Bytes: `bytea`, `longblob`, `blob`.
@@ -58,9 +61,9 @@ class BinaryField(Field[T]):
         return sqlalchemy.LargeBinary().with_variant(variant, "mysql", "mariadb")
 
     def unsupported(self, kind: str) -> str:
-        if kind in ("mysql", "mariadb") and (self.unique or self.db_index or self.primary_key):
-            if self.max_length is None or self.max_length > MOST_IN_A_ROW:
-                return f"{kind} keeps no index of bytes without bounds: give it a max_length"
+        indexed = kind in ("mysql", "mariadb") and (self.unique or self.db_index or self.primary_key)
+        if indexed and (self.max_length is None or self.max_length > MOST_IN_AN_INDEX):
+            return f"{kind} keeps no index of bytes without bounds: give it a max_length of at most {MOST_IN_AN_INDEX}"
         return ""
 
     def to_python(self, value: Any) -> T:

@@ -36,6 +36,7 @@ __all__ = [
     "TEXT",
     "TIME",
     "ComputedDecimal",
+    "ComputedFloat",
     "ComputedInteger",
     "Family",
     "arithmetic_field",
@@ -81,6 +82,13 @@ class ComputedInteger(BigIntegerField[int]):
         return None if kind == "sqlite" else int
 
 
+class ComputedFloat(FloatField[float]):
+    """A float that a database computed, which some give as a whole number where it is one."""
+
+    def loader(self, kind: str) -> Convert | None:
+        return None if kind == "postgresql" else float
+
+
 class ComputedDecimal(DecimalField[Decimal]):
     """A decimal number that a database computed, rounded to the same number of digits by all of them.
 
@@ -122,7 +130,7 @@ BOOLEAN: Field[Any] = BooleanField[bool](null=True)
 DATE: Field[Any] = DateField[dt.date]()
 DATETIME: Field[Any] = DateTimeField[dt.datetime]()
 DURATION: Field[Any] = DurationField[dt.timedelta]()
-FLOAT: Field[Any] = FloatField[float]()
+FLOAT: Field[Any] = ComputedFloat()
 INTEGER: Field[Any] = ComputedInteger()
 JSON: Field[Any] = JSONField()
 TEXT: Field[Any] = TextField[str]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 import sqlalchemy
 
@@ -350,7 +350,9 @@ class ManyToManyField(RelatedField["RelatedManager[M]"]):
         def __get__(self, instance: None, owner: type[Any]) -> Any: ...
         @overload
         def __get__(self, instance: Model, owner: type[Any]) -> RelatedManager[M]: ...
-        def __get__(self, instance: Model | None, owner: type[Any]) -> Any: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any]) -> Self: ...
+        def __get__(self, instance: object, owner: type[Any]) -> Any: ...
 
     def __init__(
         self,

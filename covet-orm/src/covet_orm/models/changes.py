@@ -10,7 +10,7 @@ from covet_orm.queries.sources import Source
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["add_read", "changed", "note_written", "restore"]
+__all__ = ["add_read", "changed", "note_written"]
 
 
 def changed(instance: Any) -> list[Field[Any]]:
@@ -31,13 +31,20 @@ def changed(instance: Any) -> list[Field[Any]]:
         if value is raw:
             continue
         before = raw if raw is None or load is None else load(raw)
-        if type(value) is not type(before) or value != before:
+        if value != before or not _alike(type(value), type(before)):
             found.append(field)
     read = {id(field) for field in source.fields}
     # A deferred field that was given a value since.
     values = _values(instance)
     found += [field for field in instance._meta.fields if id(field) not in read and field.attribute in values]
     return found
+
+
+def _alike(one: type[Any], other: type[Any]) -> bool:
+    """Whether equal values of two types are the same: True is 1, and yet something else; a driver's UUID is a UUID."""
+    if one is bool or other is bool:
+        return one is other
+    return issubclass(one, other) or issubclass(other, one)
 
 
 def note_written(instance: Any, field: Field[Any], raw: Any) -> None:
@@ -76,16 +83,6 @@ def add_read(
         loaders = [*before.loaders, *(rows[field][1] for field in new)]
         source = sources[before, after] = Source([*before.fields, *new], loaders, before.database, before.peers)
     instance._source = source
-
-
-def restore(instance: Any, values: dict[str, Any], *, saved: bool) -> None:
-    """Give an object that was made without its constructor its values, as when it is unpickled."""
-    for name, value in values.items():
-        setattr(instance, name, value)
-    if saved:
-        fields = [field for field in instance._meta.fields if field.attribute in values]
-        instance._row = tuple(values[field.attribute] for field in fields)
-        instance._source = Source(fields, [None] * len(fields), None)
 
 
 def _values(instance: Any) -> dict[str, Any]:

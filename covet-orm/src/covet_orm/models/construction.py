@@ -20,38 +20,43 @@ def constructor(options: Options) -> Callable[..., None]:
 
     Only names of fields, which the metaclass checked to be identifiers, become text of the generated code.
     """
-    scope: dict[str, Any] = {"UNSET": UNSET, "refuse": _refuser(options), "options": options}
+    # Names with an underscore before them are none of a field.
+    scope: dict[str, Any] = {"_UNSET": UNSET, "_refuse": _refuser(options)}
     parameters: list[str] = []
     lines: list[str] = []
     for position, field in enumerate(options.fields):
         name, attribute = field.name, field.attribute
-        parameters.append(f"{attribute}=UNSET")
+        if field.generated:
+            scope[f"_default_{position}"] = DB_DEFAULT
+            lines.append(f" _self.{attribute} = _default_{position}")
+            continue
+        parameters.append(f"{attribute}=_UNSET")
         if name != attribute:
-            parameters.append(f"{name}=UNSET")
-            lines.append(f" if {name} is not UNSET: set_{position}(self, {name})")
-            lines.append(f" elif {attribute} is not UNSET: self.{attribute} = {attribute}")
-            scope[f"set_{position}"] = field.assign  # type: ignore[attr-defined]
+            parameters.append(f"{name}=_UNSET")
+            lines.append(f" if {name} is not _UNSET: _set_{position}(_self, {name})")
+            lines.append(f" elif {attribute} is not _UNSET: _self.{attribute} = {attribute}")
+            scope[f"_set_{position}"] = field.assign  # type: ignore[attr-defined]
         else:
-            lines.append(f" if {attribute} is not UNSET: self.{attribute} = {attribute}")
+            lines.append(f" if {attribute} is not _UNSET: _self.{attribute} = {attribute}")
         if callable(field.default):
-            scope[f"default_{position}"] = field.default
-            lines.append(f" else: self.{attribute} = default_{position}()")
+            scope[f"_default_{position}"] = field.default
+            lines.append(f" else: _self.{attribute} = _default_{position}()")
             continue
         initial = None if field.primary_key and field.filled_by_database else field.initial()
         if initial is UNSET:
             continue
         if initial is None or initial is DB_DEFAULT or type(initial) in (str, int, float, bool):
-            scope[f"default_{position}"] = initial
-            lines.append(f" else: self.{attribute} = default_{position}")
+            scope[f"_default_{position}"] = initial
+            lines.append(f" else: _self.{attribute} = _default_{position}")
         else:
-            scope[f"initial_{position}"] = field.initial
-            lines.append(f" else: self.{attribute} = initial_{position}()")
+            scope[f"_initial_{position}"] = field.initial
+            lines.append(f" else: _self.{attribute} = _initial_{position}()")
     head = (
-        f"def __init__(self, *, {', '.join(parameters)}, **unknown):"
+        f"def __init__(_self, *, {', '.join(parameters)}, **_unknown):"
         if parameters
-        else "def __init__(self, **unknown):"
+        else "def __init__(_self, **_unknown):"
     )
-    lines.append(" if unknown: refuse(self, unknown)")
+    lines.append(" if _unknown: _refuse(_self, _unknown)")
     exec("\n".join([head, *lines]), scope)
     made: Callable[..., None] = scope["__init__"]
     made.__qualname__ = f"{options.model.__qualname__}.__init__"
@@ -63,12 +68,27 @@ def constructor(options: Options) -> Callable[..., None]:
 def _refuser(options: Options) -> Callable[[Any, dict[str, Any]], None]:
     def refuse(instance: Any, unknown: dict[str, Any]) -> None:
         for name, value in unknown.items():
-            if name == "pk" and len(options.primary_key) == 1:
-                setattr(instance, options.primary_key[0].attribute, value)
+            if name == "pk":
+                _set_key(instance, options, value)
                 continue
-            known = [field.name for field in options.fields]
+            field = options.by_name.get(name)
+            if field is not None and field.generated:
+                raise FieldError(f"{options.model.__name__}.{name} is computed by the database, and takes no value")
+            known = sorted({*options.by_name, "pk"})
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
             raise FieldError(f"{options.model.__name__}() takes no {name!r}; {hint}")
 
     return refuse
+
+
+def _set_key(instance: Any, options: Options, value: Any) -> None:
+    """Give a new object its key by `pk=`."""
+    if not options.has_composite_key:
+        setattr(instance, options.primary_key[0].attribute, value)
+        return
+    if not isinstance(value, (tuple, list)) or len(value) != len(options.primary_key):
+        names = ", ".join(field.name for field in options.primary_key)
+        raise FieldError(f"{options.model.__name__}(pk={value!r}): its key is a tuple: ({names})")
+    for field, part in zip(options.primary_key, value, strict=True):
+        setattr(instance, field.attribute, part)

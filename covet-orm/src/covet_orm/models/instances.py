@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import sqlalchemy
 
-from covet_orm.exceptions import FieldNotLoaded
+from covet_orm.exceptions import FieldNotLoaded, ModelError
+from covet_orm.models.copying import copied, deep_copied, restore, state_of
 from covet_orm.models.managers import ManagerDescriptor
 from covet_orm.models.metaclass import ModelMeta
 from covet_orm.relations.descriptors import not_loaded
@@ -47,6 +48,11 @@ class Model(metaclass=ModelMeta):
         _related: dict[str, Any]
 
         def __init__(self, **values: Any) -> None: ...
+
+    else:
+
+        def __init__(self, **values):
+            raise ModelError(f"{type(self).__name__} is abstract: make an object of a model that derives from it")
 
     @property
     def pk(self) -> Any:
@@ -168,34 +174,31 @@ class Model(metaclass=ModelMeta):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, Model) or type(self) is not type(other):
+        # A proxy and its parent are two views of one row.
+        if not isinstance(other, Model) or self._meta.concrete is not other._meta.concrete:
             return NotImplemented
         key = self.pk
-        return key is not None and key == other.pk
+        return key is not None and key == other.pk and not (type(key) is tuple and None in key)
 
     def __hash__(self) -> int:
         key = self.pk
-        if key is None:
+        if key is None or (type(key) is tuple and None in key):
             raise TypeError(f"{self!r} has no key yet, and so no hash; save it first")
-        return hash((type(self), key))
+        return hash((self._meta.concrete, key))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.pk!r}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        fields = [field.attribute for field in self._meta.fields]
-        state = {name: getattr(self, name) for name in fields if _is_set(self, name)}
-        return {"values": state, "saved": self.saved}
+        return state_of(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from covet_orm.models.changes import restore
+        restore(self, state)
 
-        restore(self, state["values"], saved=state["saved"])
+    def __copy__(self) -> Self:
+        made: Self = copied(self)
+        return made
 
-
-def _is_set(instance: Model, name: str) -> bool:
-    try:
-        object.__getattribute__(instance, name)
-    except AttributeError:
-        return False
-    return True
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made: Self = deep_copied(self, memo)
+        return made

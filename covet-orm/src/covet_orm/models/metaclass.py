@@ -7,6 +7,7 @@ one of an instance. So each model gets a metaclass of its own that answers `User
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import sqlalchemy
 from covet_orm.exceptions import ModelError, MultipleObjectsReturned, ObjectDoesNotExist
 from covet_orm.fields.base import Field
 from covet_orm.fields.numbers import BigAutoField
+from covet_orm.models.annotations import annotated_fields
 from covet_orm.models.construction import constructor
 from covet_orm.models.inheritance import inherit, parent_link_name
 from covet_orm.models.options import Options
@@ -39,17 +41,20 @@ class ModelMeta(type):
             namespace["__slots__"] = STATE
             return super().__new__(mcls, name, bases, namespace, **kwargs)
         own = {key: value for key, value in namespace.items() if isinstance(value, Field)}
-        meta = namespace.pop("Meta", None)
         for key in own:
             del namespace[key]
-            if key.startswith("_") or key.endswith("_") or "__" in key or key == "pk":
-                raise ModelError(
-                    f"{name}.{key}: a field's name neither begins nor ends with an underscore, holds no two in a row "
-                    "(they separate the steps of a path), and is not pk"
-                )
+        own |= annotated_fields(name, namespace)
+        meta = namespace.pop("Meta", None)
+        if meta is not None and not isinstance(meta, type):
+            raise ModelError(
+                f"{name}.Meta is {meta!r}; it is a class: `class Meta:` with the options as its attributes"
+            )
+        for key in own:
+            _check_field_name(name, key)
         abstract = bool(meta is not None and meta.__dict__.get("abstract", False))
         proxy = bool(meta is not None and meta.__dict__.get("proxy", False))
-        fields = _inherited(bases) | own
+        # What the body says of a name otherwise takes the place of an inherited field; None takes it away.
+        fields = {key: field for key, field in _inherited(bases).items() if key not in namespace} | own
         concrete = [parent for parent in parents if hasattr(parent, "_meta") and not parent._meta.abstract]
         if len(concrete) > 1:
             raise ModelError(
@@ -130,13 +135,30 @@ class _Builder:
 
 
 def _metaclass(name: str, parents: list[ModelMeta], *, own_expressions: bool) -> type:
-    """The metaclass of a model: one of its own, unless it is abstract. Abstract models share theirs, so that a model can
-    derive from several."""
+    """The metaclass of a model: one of its own, unless it is abstract. Abstract models share theirs, so that a model
+    can derive from several."""
     kinds = list(dict.fromkeys(type(parent) for parent in parents))
     kinds = [kind for kind in kinds if not any(other is not kind and issubclass(other, kind) for other in kinds)]
     if not own_expressions and len(kinds) == 1:
         return kinds[0]
     return type(f"{name}Meta", tuple(kinds), {"__module__": __name__, "__slots__": ()})
+
+
+def _check_field_name(model: str, name: str) -> None:
+    if name.startswith("_") or name.endswith("_") or "__" in name or name == "pk":
+        raise ModelError(
+            f"{model}.{name}: a field's name neither begins nor ends with an underscore, holds no two in a row (they "
+            "separate the steps of a path), and is not pk"
+        )
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ModelError(f"{model}: a field cannot be called {name!r}; db_column may be any name")
+    from covet_orm.models.instances import Model
+
+    if hasattr(Model, name):
+        raise ModelError(
+            f"{model}.{name} would hide Model.{name}; give the field another name, and db_column={name!r} if the column is "
+            "called so"
+        )
 
 
 def _constant(value: Any) -> Callable[[Any], Any]:

@@ -63,6 +63,7 @@ class Options:
         fields: its fields with a column, in order, those it inherits first.
         many_to_many: its fields without one.
         primary_key: the fields of its key.
+        has_composite_key: whether these are several.
         abstract: it has no table, and hands its fields on.
         proxy: it has the table of its parent.
         managed: whether its table is made by us.
@@ -88,7 +89,7 @@ class Options:
                 return given[name]
             for parent in parents:
                 # An index stands on a table, and that of a parent has its own.
-                if name in parent.given and (parent.abstract or name not in OF_A_TABLE):
+                if name in parent.given :
                     return parent.given[name]
             return default
 
@@ -116,6 +117,7 @@ class Options:
         self.many_to_many: list[Any] = []
         self.relations: dict[str, Relation] = {}
         self.primary_key: tuple[Field[Any], ...] = ()
+        self.has_composite_key = False
         self.parent_link: ForeignKey[Any] | None = None
         self.version_field: Field[Any] | None = None
         self.concrete: type[Model] = model
@@ -141,6 +143,7 @@ class Options:
         self.by_name[field.attribute] = field
         if field.primary_key:
             self.primary_key = (*self.primary_key, field)
+            self.has_composite_key = len(self.primary_key) > 1
         if field.counts_versions:
             if self.version_field is not None:
                 raise ModelError(
@@ -255,7 +258,8 @@ class Options:
 
 
 def _declared(meta: type[Any] | None) -> dict[str, Any]:
-    """What a `class Meta` says, and what the classes say that it derives from, such as the Meta of an abstract model."""
+    """What a `class Meta` says, and what the classes say that it derives from, such as the Meta of an abstract
+    model."""
     given: dict[str, Any] = {}
     for part in reversed(meta.__mro__[:-1] if meta is not None else ()):
         own = {name: value for name, value in vars(part).items() if not name.startswith("__")}

@@ -149,11 +149,6 @@ class Pool(Stock):
         now = monotonic()
         return [slot.holder(now) for slot in self._held.values()]
 
-    def record(self, connection: Connection, statement: str) -> None:
-        """Note the statement that a held connection runs, without parameters, for those who ask who holds it."""
-        if (slot := self._held.get(connection)) is not None:
-            slot.statement = statement
-
     async def open(self) -> None:
         """Make `min_size` connections, all at once unless the last attempt has failed.
 
@@ -299,7 +294,7 @@ class Pool(Stock):
         now = monotonic()
         if connection.state is IDLE and now < slot.expires:
             slot.task = None
-            slot.statement = ""
+            connection.statement = ""
             if self._waiters:
                 self._place(slot, now)
             else:

@@ -22,7 +22,7 @@ class Holder(Struct, frozen=True):
     Attributes:
         task: the name of the task that acquired it.
         seconds: since when.
-        statement: the last statement that was recorded, without parameters; empty when none was.
+        statement: the last statement that it ran, without parameters; empty when it ran none.
         number: the connection's.
         server_id: what the server calls the connection, if it does.
         ended: whether the task has ended, and so did not release what it acquired.
@@ -69,7 +69,7 @@ class PoolStats(Struct, frozen=True):
 class Slot:
     """A connection with what the pool knows of it. Points in time are those of `time.monotonic()`."""
 
-    __slots__ = ("connection", "expires", "idle_since", "made", "since", "statement", "task")
+    __slots__ = ("connection", "expires", "idle_since", "made", "since", "task")
 
     def __init__(self, connection: Connection, made: float, expires: float) -> None:
         self.connection = connection
@@ -78,7 +78,6 @@ class Slot:
         self.idle_since = made
         self.task: asyncio.Task[Any] | None = None
         self.since = made
-        self.statement = ""
 
     def holder(self, now: float) -> Holder:
         """Who holds it."""
@@ -86,7 +85,7 @@ class Slot:
         return Holder(
             task.get_name() if task is not None else "no task",
             now - self.since,
-            self.statement,
+            connection.statement,
             connection.number,
             connection.server_id,
             task is not None and task.done(),

@@ -186,6 +186,7 @@ class Stock:
             logger.info("connection %d of the pool %s is lost: %s", slot.connection.number, self.name, error)
         self._checking.discard(slot)
         now = monotonic()
+        slot.connection.statement = ""
         if works and not self._closing and now < slot.expires:
             self._place(slot, now)
         elif works:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import ColumnElement, func
 
-from covet_orm.fields.inference import family
+from covet_orm.fields.inference import decimal_places, family
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -44,6 +44,10 @@ def calculate(
     if operator == "/":
         if kinds == ("integer", "integer"):
             left, right = as_double(scope, left), as_double(scope, right)
+        elif "decimal" in kinds and scope.kind in ("mysql", "mariadb"):
+            # They give four digits more than the dividend has.
+            places = max(decimal_places(left_field), decimal_places(right_field)) + 2
+            left = sqlalchemy.cast(left, sqlalchemy.Numeric(38, places))
         return left.op("/", precedence=8)(right)
     if operator == "%":
         return _remainder(scope, left, right, kinds)

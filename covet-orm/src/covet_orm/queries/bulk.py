@@ -55,11 +55,11 @@ async def bulk_create(
     if not objects:
         return
     conflicts = _conflicts(database.kind, model, ignore_conflicts, update_conflicts, update_fields, unique_fields)
-    async with database.transaction() as block:
+    async with database.transaction(), database.connection() as connection:
         for given, group in _by_fields(model, objects):
             for part in _parts(group, batch_size):
                 try:
-                    await _insert(database, block.connection, model, given, part, conflicts)
+                    await _insert(database, connection, model, given, part, conflicts)
                 except IntegrityError as error:
                     raise named(error, model._meta) from error.__cause__
 
@@ -97,10 +97,10 @@ async def bulk_update(
     places = [order[name] for name in compiled.names]
     rows = _checked_rows(objects, [*fields, *keys], database.kind)
     arranged = [[row[place] for place in places] for row in rows]
-    async with database.transaction() as block:
+    async with database.transaction(), database.connection() as connection:
         for part in _parts(arranged, batch_size):
             try:
-                await block.connection.execute_many(compiled.sql, part)
+                await connection.execute_many(compiled.sql, part)
             except IntegrityError as error:
                 raise named(error, options) from error.__cause__
     for instance, row in zip(objects, rows, strict=True):

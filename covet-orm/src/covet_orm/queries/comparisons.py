@@ -13,7 +13,7 @@ from covet_orm.expressions.base import Add, Expression
 from covet_orm.expressions.conditions import Combined, Condition, parts_of, replaced_in
 from covet_orm.fields.related import ForeignKey
 from covet_orm.queries.lookup_names import split_lookup
-from covet_orm.queries.lookups import IsNull, Lookup
+from covet_orm.queries.lookups import IsNull
 from covet_orm.queries.names import many_relations
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ class Differences:
         returning: whether INSERT, UPDATE and DELETE can give back columns.
     """
 
-    returning = ("insert", "update", "delete")
+    returning: tuple[str, ...] = ("insert", "update", "delete")
 
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         """Whether a text matches a pattern in which a backslash escapes; with `fold`, whatever its case."""
@@ -67,7 +67,7 @@ class SQLite(Differences):
         return left.like(pattern, escape="\\")
 
     def regex(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
-        flag = sqlalchemy.literal_column("1" if fold else "0")
+        flag: ColumnElement[Any] = sqlalchemy.literal_column("1" if fold else "0")
         return sqlalchemy.func.covet_regexp(pattern, left, flag, type_=sqlalchemy.Boolean())
 
 

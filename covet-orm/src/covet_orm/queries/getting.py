@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from covet_orm.exceptions import DeadlockDetected, FieldError, QueryError, UniqueViolation
 from covet_orm.models.managers import base_queryset
-from covet_orm.queries.locks import locked
+from covet_orm.queries.locks import fetch_locked
 from covet_orm.transactions import current_transaction
 
 if TYPE_CHECKING:
@@ -87,11 +87,21 @@ async def _create(query: QuerySet[Any], values: Mapping[str, Any]) -> Any:
 async def _change(query: QuerySet[Any], defaults: Mapping[str, Any], lookups: Mapping[str, Any]) -> Any:
     """Lock the row, and write to it what it is to have."""
     async with query.database.transaction():
-        found = await locked(query.filter(**lookups)).get()
+        found = await _get_locked(query.filter(**lookups))
         for name, value in defaults.items():
             setattr(found, name, value() if callable(value) else value)
         await found.save(using=query.database)
     return found
+
+
+async def _get_locked(query: QuerySet[Any], *, shared: bool = False) -> Any:
+    """As `get`, and locked."""
+    found = await fetch_locked(query.limit(2), shared=shared)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise query.model.DoesNotExist(f"the {query.model.__name__} that was looked for is gone")
+    raise query.model.MultipleObjectsReturned(f"there are several {query.model.__name__}, and one is wanted")
 
 
 async def _appeared(query: QuerySet[Any], lookups: Mapping[str, Any]) -> Any:
@@ -99,7 +109,7 @@ async def _appeared(query: QuerySet[Any], lookups: Mapping[str, Any]) -> Any:
     wanted = query.filter(**lookups)
     try:
         if current_transaction(query.database) is not None:
-            return await locked(wanted).get()
+            return await _get_locked(wanted, shared=True)
         return await wanted.get()
     except query.model.DoesNotExist:
         return None

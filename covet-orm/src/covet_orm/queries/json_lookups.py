@@ -324,7 +324,7 @@ class HasKeys(Lookup):
         if not value:
             return sqlalchemy.and_(is_object, sqlalchemy.true() if self.every else sqlalchemy.false())
         if scope.kind == "sqlite":
-            every = sqlalchemy.literal_column("1" if self.every else "0")
+            every: ColumnElement[Any] = sqlalchemy.literal_column("1" if self.every else "0")
             has: ColumnElement[Any] = func.covet_json_has(
                 left, scope.parameter(JSON), every, type_=sqlalchemy.Boolean()
             )

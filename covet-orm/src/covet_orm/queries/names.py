@@ -44,6 +44,10 @@ class Names:
 
         found: list[Condition] = []
         grouped: dict[tuple[Relation, ...], list[Condition]] = {}
+        if self.options.has_composite_key:
+            from covet_orm.queries.keys import expand_lookups
+
+            found, lookups = expand_lookups(self.options, lookups)
         for keyword, value in lookups.items():
             if self.annotations and annotation_in(self.annotations, keyword) is not None:
                 found.append(self.annotated(keyword, value))
@@ -63,14 +67,17 @@ class Names:
             FieldError: there is no such lookup.
         """
         from covet_orm.expressions.conditions import Comparison
-        from covet_orm.queries.lookup_names import split_lookup
+        from covet_orm.queries.lookup_names import find_lookup, split_lookup
 
         name = annotation_in(self.annotations, keyword)
         assert name is not None
         rest = keyword[len(name) + 2 :]
         field = self.field(F(name))
         if field is None:
-            raise QueryError(f"{keyword!r}: the type of {name!r} is not known; give it output_field=...")
+            # A name of a query around this one, whose type is not known before that one is.
+            if "__" in rest:
+                raise QueryError(f"{keyword!r}: the type of {name!r} is not known yet, and so not what it is made of")
+            return Comparison(F(name), find_lookup(rest or "exact"), value).resolved(self)
         found = split_lookup(field, rest.split("__") if rest else (), keyword)
         return Comparison(F("__".join([name, *found.names])), found.lookup, value).resolved(self)
 
@@ -89,7 +96,6 @@ class Names:
 
             # What databases differ in is not the type of a result.
             self._scope = Scope(self.options, "postgresql", annotations=self.annotations)
-            self._scope.lazy = True
         try:
             return expression.output(self._scope)
         except QueryError:

@@ -9,7 +9,7 @@ from covet_orm.exceptions import ModelError
 from covet_orm.models.inheritance import lineage
 from covet_orm.models.managers import base_queryset
 from covet_orm.models.validation import checked
-from covet_orm.queries.locks import locked
+from covet_orm.queries.locks import fetch_locked
 from covet_orm.relations.keys import batches
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ async def delete_parts(query: QuerySet[Any], delete_rows: DeleteRows) -> int:
 
 async def _keys(query: QuerySet[Any]) -> list[Any]:
     """The keys of a query's rows, which are locked."""
-    keys: list[Any] = await locked(query).values_list("pk", flat=True)
-    return keys
+    return await fetch_locked(query.values_list("pk", flat=True))
 
 
 def _rows(part: type[Any], keys: Sequence[Any], database: Database) -> Iterator[QuerySet[Any]]:

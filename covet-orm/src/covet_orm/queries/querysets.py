@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from covet_orm.databases import Database, database_for
@@ -10,8 +10,11 @@ from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Combined, Condition
 from covet_orm.expressions.references import F
-from covet_orm.queries.comparisons import KeywordComparison, RelatedCondition, find_comparison
+from covet_orm.queries.clauses import Clauses
+from covet_orm.queries.comparisons import KeywordComparison, RelatedCondition, find_comparison, merged
+from covet_orm.queries.names import Names, annotation_in, many_relations
 from covet_orm.queries.plans import Plan, refused
+from covet_orm.queries.reading import Reading
 from covet_orm.queries.selects import compile_count, compile_exists, compile_select, selectable_paths
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ __all__ = ["QuerySet"]
 M = TypeVar("M", bound="Model")
 
 
-class QuerySet(Generic[M]):
+class QuerySet(Reading[M]):
     """A query of a model's objects. Every method gives a new queryset and leaves this one as it is.
 
         adults = User.objects.filter(age__gte=18).order_by("name")
@@ -41,6 +44,7 @@ class QuerySet(Generic[M]):
     __slots__ = (
         "_annotations",
         "_chosen",
+        "_clauses",
         "_database",
         "_deferred",
         "_distinct",
@@ -62,6 +66,7 @@ class QuerySet(Generic[M]):
         self._offset: int = 0
         self._annotations: Mapping[str, Expression[Any]] = {}
         self._chosen: tuple[str, tuple[str, ...]] | None = None
+        self._clauses: Clauses | None = None
         self._deferred: tuple[bool, frozenset[str]] | None = None
         self._related: tuple[str, ...] = ()
         self._prefetch: tuple[Any, ...] = ()
@@ -78,8 +83,7 @@ class QuerySet(Generic[M]):
 
     def _copy(self) -> Self:
         made = object.__new__(type(self))
-        for name in QuerySet.__slots__:
-            setattr(made, name, getattr(self, name))
+        _copy_slots(self, made)
         return made
 
     def filter(self, *conditions: Condition, **lookups: Any) -> Self:
@@ -92,8 +96,9 @@ class QuerySet(Generic[M]):
         Raises:
             FieldError: there is no such field or lookup.
         """
+        found = self._conditions(conditions, lookups)
         made = self._copy()
-        made._where = (*self._where, *self._conditions(conditions, lookups))
+        made._where = (*self._where, *found)
         return made
 
     def exclude(self, *conditions: Condition, **lookups: Any) -> Self:
@@ -119,18 +124,26 @@ class QuerySet(Generic[M]):
         Raises:
             FieldError: there is no such field.
         """
+        self._not_sliced("order_by")
         made = self._copy()
+        if self.model._meta.has_composite_key:
+            from covet_orm.queries.keys import expand_order
+
+            names = tuple(expand_order(self.model._meta, names))
         made._order = tuple(self._ordering(name) for name in names)
         return made
 
     def reverse(self) -> Self:
         """In the opposite order."""
+        self._not_sliced("reverse")
         made = self._copy()
         made._order = tuple(one.reversed() for one in self._effective_order())
         return made
 
     def distinct(self, *names: str) -> Self:
         """No result twice; with names, the first of those that have the same values there (PostgreSQL)."""
+        self._not_sliced("distinct")
+        self._not_combined("distinct")
         made = self._copy()
         made._distinct = names
         return made
@@ -162,18 +175,16 @@ class QuerySet(Generic[M]):
     def annotate(self, **expressions: Expression[Any]) -> Self:
         """With values that are computed: `annotate(total=F("price") * F("count"))`, then `obj.total`.
 
+        An aggregate across a relation to many is that of each object: `annotate(books=Count("books"))`. After `values`,
+        an aggregate makes the query group by what that chose: `values("team").annotate(n=Count("*"))`.
+
         Raises:
-            FieldError: a name is taken by a field.
+            FieldError: a name is taken by a field, or an expression names what is not there.
+            QueryError: the query is a set operation, or was sliced.
         """
-        made = self._copy()
-        known = self.model._meta
-        for name in expressions:
-            if name in known.by_name or name in known.relations or not name.isidentifier() or hasattr(self.model, name):
-                raise FieldError(
-                    f"{known.model.__name__} has something called {name!r}; give the annotation another name"
-                )
-        made._annotations = {**self._annotations, **expressions}
-        return made
+        from covet_orm.queries.annotating import annotate
+
+        return annotate(self, expressions)
 
     def values(self, *names: str, **expressions: Expression[Any]) -> QuerySet[Any]:
         """Dicts instead of objects, of these names, of all fields without any."""
@@ -430,7 +441,11 @@ class QuerySet(Generic[M]):
     def shape(self, key: Any, values: Any) -> None:
         """What the SQL depends on goes to `key`, the parameters to `values`; as of an expression."""
         key(self.model)
+        if self._clauses is not None:
+            self._clauses.shape(key, values)
         if self._annotations:
+            # How many there are: what follows could be taken for one more.
+            key(len(self._annotations))
             for name, expression in self._annotations.items():
                 key(name)
                 expression.shape(key, values)
@@ -461,6 +476,10 @@ class QuerySet(Generic[M]):
         Raises:
             QueryError: a value is none that its field takes.
         """
+        if self._lock is not None:
+            from covet_orm.queries.locking import require_transaction
+
+            require_transaction(database)
         plan, values = self._plan(database, compile_select, "select")
         try:
             return plan, plan.bind(values)
@@ -468,6 +487,8 @@ class QuerySet(Generic[M]):
             raise self._refused(database, error) from error
 
     async def _fetch(self) -> list[Any]:
+        if self._clauses is not None and self._clauses.empty:
+            return []
         database = self.database
         plan, parameters = self.prepared(database)
         rows = await database.fetch_rows(plan, parameters)
@@ -506,45 +527,49 @@ class QuerySet(Generic[M]):
         return refused(error, build_select(self, database.kind)[1].parameters, values)
 
     def _conditions(self, conditions: Sequence[Condition], lookups: Mapping[str, Any]) -> list[Condition]:
+        if self._limit is not None or self._offset or self._clauses is not None:
+            self._not_sliced("filter")
+            self._not_combined("filter")
         found: list[Condition] = []
-        options = self.model._meta
+        options = self.options
         annotations = self._annotations
+        names = Names(options, annotations)
         for condition in conditions:
             if not isinstance(condition, Condition):
                 raise QueryError(f"{condition!r} is no condition; write `field=value`, `Model.field > value` or Q(...)")
-            found.append(condition.resolved(_Names(self)))
+            found.append(condition.resolved(names))
         grouped: dict[Any, list[Condition]] = {}
+        if options.has_composite_key:
+            from covet_orm.queries.keys import expand_lookups
+
+            of_key, lookups = expand_lookups(options, lookups)
+            found += of_key
         for name, value in lookups.items():
-            if annotations and name.partition("__")[0] in annotations:
-                found.append(self._annotated(name, value))
+            if annotations and annotation_in(annotations, name) is not None:
+                found.append(names.annotated(name, value))
                 continue
             known = options.lookups.get(name) or find_comparison(options, name)
             if known.many:
-                grouped.setdefault(known.many, []).append(KeywordComparison(known, value))
+                grouped.setdefault(known.many, []).append(KeywordComparison(known, value, names))
             else:
-                found.append(KeywordComparison(known, value))
+                found.append(KeywordComparison(known, value, names))
         for relations, together in grouped.items():
             found.append(RelatedCondition(relations, together))
-        return found
-
-    def _annotated(self, keyword: str, value: Any) -> Condition:
-        from covet_orm.expressions.conditions import Comparison
-        from covet_orm.queries.lookups import find_lookup
-
-        name, _, lookup = keyword.partition("__")
-        return Comparison(F(name), find_lookup(lookup or "exact"), value)
+        return merged(found) if conditions else found
 
     def _ordering(self, name: str | Expression[Any] | Ordering) -> Ordering:
         if isinstance(name, Ordering):
-            return name
+            return name.resolved(Names(self.options, self._annotations))
         if isinstance(name, Expression):
-            return Ordering(name)
+            return Ordering(name.resolved(Names(self.options, self._annotations)))
         if not isinstance(name, str):
             raise QueryError(f"order_by({name!r}): names, expressions, or expressions with asc() or desc()")
         bare = name.removeprefix("-")
-        if bare not in self._annotations:
-            path = self.model._meta.path(bare)
-            if any(relation.many for relation in path.relations):
+        if self._clauses is not None and self._clauses.combined is not None:
+            return Ordering(F(bare), descending=name.startswith("-"))
+        if annotation_in(self._annotations, bare) is None:
+            path = self.options.path(bare)
+            if many_relations(path.relations) and (self._clauses is None or self._clauses.group is None):
                 raise QueryError(
                     f"order_by({name!r}): the relation leads to many, of which none is the one to order by; annotate "
                     "with Min or Max of it, and order by that"
@@ -555,28 +580,23 @@ class QuerySet(Generic[M]):
         if self._order is not None:
             return self._order
         ordering = self.model._meta.ordering
+        if self._clauses is not None and self._clauses.group is not None:
+            # What a model is ordered by is not what a group has.
+            return ()
         return tuple(self._ordering(name) for name in ordering) if ordering else ()
 
     def _choose(self, mode: str, names: Sequence[str], expressions: Mapping[str, Expression[Any]]) -> QuerySet[Any]:
-        made: QuerySet[Any] = self.annotate(**expressions) if expressions else self._copy()
-        chosen = tuple(names) + tuple(expressions)
-        if not names and not expressions:
-            chosen = (*(field.attribute for field in self.model._meta.fields), *self._annotations)
-        for name in chosen:
-            if name not in made._annotations:
-                self.model._meta.path(name)
-        made._chosen = (mode, chosen)
-        return made
+        from covet_orm.queries.annotating import choose
+
+        return choose(self, mode, names, expressions)
 
 
-class _Names:
-    """Looks up the keywords of a Q for the queryset that takes it."""
+def _slots_copier(slots: Sequence[str]) -> Callable[[Any, Any], None]:
+    """Generate what copies slots: every method of a queryset copies it, and a loop takes three times as long."""
+    scope: dict[str, Any] = {}
+    exec("def copy(a, b):\n" + "\n".join(f" b.{name} = a.{name}" for name in slots), scope)
+    copy: Callable[[Any, Any], None] = scope["copy"]
+    return copy
 
-    __slots__ = ("query",)
 
-    def __init__(self, query: QuerySet[Any]) -> None:
-        self.query = query
-
-    def comparisons(self, lookups: Mapping[str, Any]) -> list[Condition]:
-        """The conditions that keywords stand for."""
-        return self.query._conditions((), lookups)
+_copy_slots = _slots_copier(QuerySet.__slots__)

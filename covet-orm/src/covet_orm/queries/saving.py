@@ -71,8 +71,7 @@ async def delete(instance: Any, *, using: str | Database | None) -> int:
     database = _database(instance, using)
     if wants_signals(type(instance)):
         return await delete_with_signals([instance], database, origin=instance)
-    count = await delete_row(instance, database)
-    return count
+    return await delete_row(instance, database)
 
 
 async def delete_row(instance: Any, database: Database, *, apart: bool = False) -> int:
@@ -81,6 +80,7 @@ async def delete_row(instance: Any, database: Database, *, apart: bool = False) 
     if options.parent_link is None or apart:
         count = await _delete_from(instance, options.concrete, database)
     else:
+        count = 0
         async with database.transaction():
             for part in reversed(lineage(type(instance))):
                 count = await _delete_from(instance, part, database)
@@ -98,7 +98,7 @@ async def _delete_from(instance: Any, model: Any, database: Database) -> int:
         statement = sqlalchemy.delete(table).where(*_key_conditions(table, conditions))
         plan = database.plans.put(shape, _plan(statement, database.kind, f"{model.__name__}.delete"))
     values = {f"k_{key.column}": key.binder(database.kind)(old) for key, old in _old_key(instance, conditions)}
-    async with database.connection() as connection:
+    async with database.connection(name=plan.name) as connection:
         count = await connection.execute(plan.sql, plan.bind(values))  # type: ignore[arg-type]
     if count == 0 and model._meta.version_field in conditions:
         await _refuse_stale(instance, model, database, "deleted", or_gone=False)
@@ -180,7 +180,7 @@ async def _insert_without_returning(
     instance: Any, model: Any, plan: Plan, values: Sequence[Any], missing: list[Field[Any]], database: Database
 ) -> list[Any]:
     """MySQL: the key is what the server counted, the rest is read with it."""
-    async with database.connection() as connection:
+    async with database.connection(name=plan.name) as connection:
         inserted = await connection.insert(plan.sql, values)
     key = model._meta.primary_key[0]
     if key in missing:
@@ -260,7 +260,7 @@ async def _update_table(
     values: dict[str, Any] = dict(zip([f"v_{field.column}" for field in written], parameters, strict=True))
     values |= {f"k_{key.column}": key.binder(kind)(old) for key, old in _old_key(instance, conditions)}
     try:
-        async with database.connection() as connection:
+        async with database.connection(name=plan.name) as connection:
             count = await connection.execute(plan.sql, plan.bind(values))  # type: ignore[arg-type]
     except IntegrityError as error:
         raise named(error, model._meta) from error.__cause__

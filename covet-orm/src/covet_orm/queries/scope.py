@@ -98,6 +98,7 @@ class Scope:
         self.root: FromClause = table.alias() if outer is not None else table
         self.joins: dict[Steps, FromClause] = {(): self.root}
         self.join_order: list[tuple[Steps, FromClause, ColumnElement[bool], bool]] = []
+        self.tables: dict[Any, FromClause] = {}
         # The paths that may lead to nothing.
         self._optional: set[Steps] = set()
         # Annotations that were built; within one statement an annotation has its parameters once.
@@ -221,6 +222,19 @@ class Scope:
     def covers(self, relations: tuple[Relation, ...]) -> bool:
         """Whether the rows of this scope are those at the end of relations to many, so that conditions are of them."""
         return self.row_chain[: len(relations)] == relations
+
+    def join_table(self, table: FromClause, condition: ColumnElement[bool], *, there: bool) -> None:
+        """Join a table that is none of a model: a common table expression."""
+        steps: Steps = (f"^{len(self.join_order)}",)
+        self.joins[steps] = table
+        self.join_order.append((steps, table, condition, there))
+
+    def joined_table(self, key: Any) -> FromClause | None:
+        """The table of a common table expression that this query joined, or one around it; None where none did."""
+        found: FromClause | None = self.tables.get(key)
+        if found is None and self.outer is not None:
+            return self.outer.joined_table(key)
+        return found
 
     def surrounding(self, what: object) -> Scope:
         """The scope around this one.

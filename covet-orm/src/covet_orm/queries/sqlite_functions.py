@@ -73,7 +73,8 @@ def trunc(name: str, text: Any) -> str | None:
     if text is None:
         return None
     if text[2] == ":":
-        return dt.time.fromisoformat(text).replace(microsecond=0, **FIRSTS[name]).isoformat("microseconds")
+        cut: Any = dt.time.fromisoformat(text)
+        return str(cut.replace(microsecond=0, **FIRSTS[name]).isoformat("microseconds"))
     moment = dt.datetime.fromisoformat(text)
     first = dict(FIRSTS[name])
     if name == "week":
@@ -276,7 +277,7 @@ class Collected:
             letter = self.order[position]
             there = [row for row in rows if row[1][position] is not None]
             nothing = [row for row in rows if row[1][position] is None]
-            there.sort(key=lambda row: _rank(row[1][position]), reverse=letter.isupper())  # noqa: B023 - used at once
+            there.sort(key=lambda row: _rank(row[1][position]), reverse=letter.isupper())
             rows = [*nothing, *there] if letter in "aA" else [*there, *nothing]
         return [value for value, _ in rows]
 

@@ -29,11 +29,11 @@ async def iterate(query: QuerySet[Any], chunk_size: int) -> AsyncIterator[Any]:
     plan, parameters = query.prepared(database)
     prefetch = query._prefetch
     if database.kind == "postgresql" and current_transaction(database) is None:
-        async with database.transaction(read_only=True) as block:
-            async for one in _chunks(block.connection, plan, parameters, chunk_size, database, prefetch):
+        async with database.transaction(read_only=True), database.connection(name=plan.name) as connection:
+            async for one in _chunks(connection, plan, parameters, chunk_size, database, prefetch):
                 yield one
         return
-    async with database.connection(reads=True) as connection:
+    async with database.connection(reads=True, name=plan.name) as connection:
         async for one in _chunks(connection, plan, parameters, chunk_size, database, prefetch):
             yield one
 

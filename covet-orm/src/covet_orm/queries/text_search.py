@@ -1,4 +1,4 @@
-"""Full text: `body__search="bread and butter"`; on PostgreSQL also `trigram_similar` and `unaccent`, if they are there."""
+"""Full text: `body__search="bread and butter"`; on PostgreSQL also `trigram_similar` and `unaccent`, if it has them."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
                         f"update({field.name}={value!r}): an expression of an update names columns of its own row; use a "
                         "Subquery for those of others"
                     )
-        return sqlalchemy.update(scope.root).values(written).where(*conditions), scope
+        table: Any = scope.root
+        return sqlalchemy.update(table).values(written).where(*conditions), scope
 
     key: list[Any] = [("update", tuple(fields))]
     parameters: list[Any] = []

@@ -109,7 +109,8 @@ class ManyObjects:
 def related(instance: Any) -> dict[str, Any]:
     """The related objects of an instance that were loaded."""
     try:
-        found: dict[str, Any] = instance._related
+        # Past __getattr__, which would look for a field of that name.
+        found: dict[str, Any] = object.__getattribute__(instance, "_related")
     except AttributeError:
         found = instance._related = {}
     return found

@@ -42,8 +42,8 @@ def make_link(field: ManyToManyField[Any]) -> type[Model]:
         near: ForeignKey(model, related_name="+"),
         far: ForeignKey(target, related_name="+"),
     }
-    link: Any = type(Model)(f"{model.__name__}_{field.name}", (Model,), namespace)
-    made: type[Model] = link
+    metaclass: Any = type(Model)
+    made: type[Model] = metaclass(f"{model.__name__}_{field.name}", (Model,), namespace)
     return made
 
 

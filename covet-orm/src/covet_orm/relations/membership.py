@@ -15,7 +15,7 @@ from covet_orm.exceptions import IntegrityError, QueryError
 from covet_orm.expressions.base import Expression
 from covet_orm.models.managers import base_queryset
 from covet_orm.models.validation import checked
-from covet_orm.queries.locks import locked
+from covet_orm.queries.locks import fetch_locked
 from covet_orm.queries.plans import Plan
 from covet_orm.queries.saving import named
 from covet_orm.relations.keys import batches
@@ -69,14 +69,14 @@ class Membership:
         that it sees what others committed in the meantime."""
         found: list[Any] = []
         for rows in self._rows(among):
-            found += await locked(rows).values_list(self.far.attribute, flat=True)
+            found += await fetch_locked(rows.values_list(self.far.attribute, flat=True))
         return found
 
     async def lock(self) -> None:
         """Have others wait who lock the same object, until the transaction ends."""
         remote = self.near.remote
         owner = base_queryset(remote.model).using(self.database).order_by().filter(**{remote.attribute: self.owner})
-        await locked(owner).values_list(remote.attribute, flat=True)
+        await fetch_locked(owner.values_list(remote.attribute, flat=True))
 
     async def add(self, keys: Sequence[Any], defaults: Mapping[str, Any]) -> None:
         """Add rows; a pair that is there already stays as it is.
@@ -127,11 +127,11 @@ class Membership:
         parameters = [plan.bind(row) for row in rows]  # type: ignore[arg-type]
         try:
             if len(parameters) == 1:
-                async with self.database.connection() as connection:
+                async with self.database.connection(name=plan.name) as connection:
                     await connection.execute(plan.sql, parameters[0])
                 return
-            async with self.database.transaction() as block:
-                await block.connection.execute_many(plan.sql, parameters)
+            async with self.database.transaction(), self.database.connection(name=plan.name) as connection:
+                await connection.execute_many(plan.sql, parameters)
         except IntegrityError as error:
             raise named(error, options) from error.__cause__
 

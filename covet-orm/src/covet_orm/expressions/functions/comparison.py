@@ -40,8 +40,10 @@ class Greatest(Func[T]):
     def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
         return self._chosen(scope, "greatest", "max", arguments)
 
-    def _chosen(self, scope: Scope, name: str, sqlite: str, arguments: tuple[ColumnElement[Any], ...]) -> Any:
-        found = getattr(func, sqlite if scope.kind == "sqlite" else name)(*arguments)
+    def _chosen(
+        self, scope: Scope, name: str, sqlite: str, arguments: tuple[ColumnElement[Any], ...]
+    ) -> ColumnElement[Any]:
+        found: ColumnElement[Any] = getattr(func, sqlite if scope.kind == "sqlite" else name)(*arguments)
         if scope.kind != "postgresql":
             return found
         # PostgreSQL leaves NULL out of account.

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.casts import cast_to
 from covet_orm.expressions.functions.base import Func
-from covet_orm.fields.inference import JSON, TEXT
+from covet_orm.fields.inference import JSON, TEXT, family
 from covet_orm.queries.json_lookups import AT_PATH, as_json, as_text, at_path
 
 if TYPE_CHECKING:
@@ -97,7 +97,11 @@ class JSONExtract(Func[Any]):
         found = at_path(scope, self.arguments[0].build(scope), self.path)
         if self.field is None:
             return found
-        return cast_to(scope, as_text(scope, found), TEXT, self.field)
+        text = as_text(scope, found)
+        if scope.kind == "postgresql" and family(self.field) == "integer":
+            # A number of JSON may be written with a point.
+            text = sqlalchemy.cast(text, sqlalchemy.Numeric())
+        return cast_to(scope, text, TEXT, self.field)
 
     def output(self, scope: Scope) -> Field[Any]:
         return AT_PATH if self.field is None else self.field

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, func
 
-from covet_orm.expressions.base import as_expression
+from covet_orm.exceptions import QueryError
 from covet_orm.expressions.functions.base import Func
 from covet_orm.fields.inference import FLOAT, INTEGER, ComputedDecimal, arithmetic_field, family
 from covet_orm.queries.arithmetic import as_double, calculate
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from covet_orm.queries.scope import Scope
 
 __all__ = [
-    "ATan2",
-    "Abs",
     "ACos",
     "ASin",
     "ATan",
+    "ATan2",
+    "Abs",
     "Ceil",
     "Cos",
     "Cot",
@@ -107,26 +108,32 @@ class Round(Func[T]):
         precision: how many digits behind the point are left.
     """
 
-    arity = (2, 2)
+    __slots__ = ("precision",)
+
+    arity = (1, 1)
 
     def __init__(self, expression: Any, precision: int = 0) -> None:
-        super().__init__(expression, as_expression(precision))
+        if isinstance(precision, bool) or not isinstance(precision, int) or not -30 <= precision <= 30:
+            raise QueryError(f"Round(..., {precision!r}): a whole number of digits is needed")
+        super().__init__(expression)
+        self.precision = precision
+
+    def options(self) -> Hashable:
+        return self.precision
 
     def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
-        number, precision = arguments
+        digits: ColumnElement[Any] = sqlalchemy.literal_column(str(self.precision))
         if scope.kind == "postgresql":
             # It rounds floats to the even number, and has no precision for them.
-            exact = sqlalchemy.cast(number, sqlalchemy.Numeric())
-            rounded = func.round(exact, sqlalchemy.cast(precision, sqlalchemy.Integer()))
-            return sqlalchemy.cast(rounded, self._kept(scope).column_type())
-        return func.round(number, precision)
-
-    def _kept(self, scope: Scope) -> Field[Any]:
-        field = self.output(scope)
-        return ComputedDecimal(0) if family(field) == "decimal" else field
+            rounded = func.round(sqlalchemy.cast(arguments[0], sqlalchemy.Numeric()), digits)
+            return sqlalchemy.cast(rounded, self.output(scope).column_type())
+        return func.round(arguments[0], digits)
 
     def output(self, scope: Scope) -> Field[Any]:
-        return self.field or self.arguments[0].output(scope)
+        if self.field is not None:
+            return self.field
+        of = self.arguments[0].output(scope)
+        return ComputedDecimal(max(self.precision, 0)) if family(of) == "decimal" else of
 
 
 class Mod(Func[T]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, func
@@ -43,7 +43,7 @@ __all__ = [
 class TextFunc(Func[str]):
     """A function whose first argument and result are text."""
 
-    arity = (1, 1)
+    arity: ClassVar[tuple[int, int | None]] = (1, 1)
     output_field = TEXT
 
     def texts(self, scope: Scope, arguments: tuple[ColumnElement[Any], ...]) -> list[ColumnElement[Any]]:
@@ -88,7 +88,7 @@ class Concat(TextFunc):
         texts = [func.coalesce(text, nothing, type_=sqlalchemy.Text()) for text in self.texts(scope, arguments)]
         if scope.kind in ("mysql", "mariadb"):
             return func.concat(*texts)
-        found = texts[0]
+        found: ColumnElement[Any] = texts[0]
         for text in texts[1:]:
             found = found.concat(text)
         return found
@@ -103,7 +103,6 @@ class Substr(TextFunc):
         length: how many characters; all the others by default.
     """
 
-    function = "substr"
     arity = (2, 3)
 
     def __init__(self, expression: Any, position: Any, length: Any = None) -> None:
@@ -112,6 +111,9 @@ class Substr(TextFunc):
         if isinstance(length, int) and length < 0:
             raise QueryError(f"Substr(..., length={length}): no text has less than 0 characters")
         super().__init__(*((expression, position) if length is None else (expression, position, length)))
+
+    def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.substr(arguments[0], *(_integer(scope, number) for number in arguments[1:]))
 
 
 class Left(TextFunc):
@@ -248,11 +250,12 @@ class LPad(TextFunc):
     def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
         return self._padded(scope, "lpad", arguments)
 
-    def _padded(self, scope: Scope, name: str, arguments: tuple[ColumnElement[Any], ...]) -> Any:
+    def _padded(self, scope: Scope, name: str, arguments: tuple[ColumnElement[Any], ...]) -> ColumnElement[Any]:
         if scope.kind == "sqlite":
             return func.covet_pad(*arguments, sqlalchemy.literal_column("1" if name == "lpad" else "0"))
         text, length, fill = arguments
-        return getattr(func, name)(text, _integer(scope, length), fill)
+        padded: ColumnElement[Any] = getattr(func, name)(text, _integer(scope, length), fill)
+        return padded
 
 
 class RPad(LPad):

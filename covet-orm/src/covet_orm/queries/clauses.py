@@ -1,0 +1,55 @@
+"""What few queries have: groups, set operations, common table expressions; kept together, so that the others pay
+nothing for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from covet_orm.expressions.base import Add
+
+if TYPE_CHECKING:
+    from covet_orm.models.options import Options
+    from covet_orm.queries.combinators import Combination
+    from covet_orm.queries.ctes import Joined
+
+__all__ = ["NONE", "Clauses"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clauses:
+    """The clauses of a queryset that few have.
+
+    Attributes:
+        group: the names whose equal values make a group; None where rows are not grouped.
+        hidden: the annotations that are used and not given back.
+        empty: whether it gives nothing, whatever there is.
+        combined: the queries that it is made of, where it is a set operation.
+        joined: the common table expressions that are joined to its rows.
+        options: those of the model with the filtered relations of this query; None without any.
+    """
+
+    group: tuple[str, ...] | None = None
+    hidden: frozenset[str] = frozenset()
+    empty: bool = False
+    combined: Combination | None = None
+    joined: tuple[Joined, ...] = ()
+    options: Options | None = None
+
+    def but(self, **changes: Any) -> Clauses:
+        """The same with changes."""
+        return replace(self, **changes)
+
+    def shape(self, key: Add, values: Add) -> None:
+        """As of an expression."""
+        key(("clauses", self.group, self.hidden, self.empty, len(self.joined)))
+        if self.combined is not None:
+            self.combined.shape(key, values)
+        for one in self.joined:
+            one.shape(key, values)
+        if self.options is not None:
+            self.options.shape(key, values)  # type: ignore[attr-defined]
+
+
+NONE = Clauses()
+"""Those of a query that has none of them."""

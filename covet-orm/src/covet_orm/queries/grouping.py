@@ -1,0 +1,182 @@
+"""Groups, and conditions on what is computed after WHERE: HAVING, and a query around one with window functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from sqlalchemy import ColumnElement, Select
+from sqlalchemy.sql import visitors
+
+from covet_orm.exceptions import QueryError
+from covet_orm.expressions.references import F
+from covet_orm.queries.names import annotation_in
+
+if TYPE_CHECKING:
+    from covet_orm.expressions.aggregates import Aggregate
+    from covet_orm.expressions.base import Expression
+    from covet_orm.models.relations import Relation
+    from covet_orm.queries.querysets import QuerySet
+    from covet_orm.queries.scope import Scope
+
+__all__ = ["around", "check_groups", "grouping", "is_aggregate", "is_windowed"]
+
+Annotations = Mapping[str, "Expression[Any]"]
+
+
+def is_aggregate(expression: Expression[Any], annotations: Annotations) -> bool:
+    """Whether an aggregate is in an expression, or in an annotation that it names."""
+    return expression.aggregates or any(
+        is_aggregate(annotations[name], annotations) for name in _annotations_in(expression, annotations)
+    )
+
+
+def is_windowed(expression: Expression[Any], annotations: Annotations) -> bool:
+    """Whether a window function is in an expression, or in an annotation that it names."""
+    return expression.windows or any(
+        is_windowed(annotations[name], annotations) for name in _annotations_in(expression, annotations)
+    )
+
+
+def _annotations_in(expression: Expression[Any], annotations: Annotations) -> Iterable[str]:
+    if isinstance(expression, F):
+        name = annotation_in(annotations, expression.name)
+        if name is not None:
+            yield name
+    for part in expression.parts():
+        yield from _annotations_in(part, annotations)
+
+
+def grouping(query: QuerySet[Any], scope: Scope) -> list[ColumnElement[Any]]:
+    """What stands behind GROUP BY: the columns of the names, and of what the order and the columns need."""
+    assert query._clauses is not None
+    return [scope.resolve(name)[0] for name in query._clauses.group or ()]
+
+
+def check_groups(query: QuerySet[Any], scope: Scope) -> None:
+    """Find what a grouped query cannot give.
+
+    Raises:
+        QueryError: a name is neither what it groups by nor an aggregate; or two aggregates are of the rows of different
+            relations, which would multiply each other.
+    """
+    assert query._clauses is not None
+    group = set(query._clauses.group or ())
+    annotations = query._annotations
+    asked = [*(query._chosen[1] if query._chosen is not None else ())]
+    expressions = [one.expression for one in query._effective_order()]
+    for name in [*asked, *(expression.name for expression in expressions if isinstance(expression, F))]:
+        annotation = annotation_in(annotations, name)
+        if annotation is None and name not in group:
+            raise QueryError(
+                f"the query groups by {', '.join(sorted(group)) or 'nothing'}, and {name!r} has many values in a group: "
+                "name it in values(), or take an aggregate of it"
+            )
+    _check_chains(query, scope, group)
+
+
+def _check_chains(query: QuerySet[Any], scope: Scope, group: set[str]) -> None:
+    by_keys: set[tuple[Relation, ...]] = set()
+    for name in group:
+        if annotation_in(query._annotations, name) is None:
+            by_keys.add(tuple(scope.options.path(name).relations))
+    beyond: dict[tuple[Relation, ...], Aggregate[Any]] = {}
+    plain: list[Aggregate[Any]] = []
+    for aggregate in _aggregates_in(query._annotations.values()):
+        chain = aggregate.chain(scope)
+        if chain and not any(keys[: len(chain)] == chain for keys in by_keys):
+            beyond.setdefault(chain, aggregate)
+        else:
+            plain.append(aggregate)
+    multiplied = [aggregate for aggregate in plain if not (aggregate.repeats or aggregate.distinct)]
+    wrong = list(beyond.values())[:2] if len(beyond) > 1 else [*beyond.values(), *multiplied[:1]]
+    if len(wrong) > 1:
+        raise QueryError(
+            f"{wrong[0]!r} and {wrong[1]!r} are of the rows of different relations, and in one group they would multiply "
+            "each other: annotate() without values() before it gives each its own subquery, and so does Subquery()"
+        )
+
+
+def _aggregates_in(expressions: Iterable[Expression[Any]]) -> Iterable[Aggregate[Any]]:
+    from covet_orm.expressions.aggregates import Aggregate
+
+    for expression in expressions:
+        if isinstance(expression, Aggregate):
+            yield expression
+        else:
+            yield from _aggregates_in(expression.parts())
+
+
+def around(
+    statement: Select[Any],
+    conditions: Sequence[ColumnElement[Any]],
+    order: Sequence[ColumnElement[Any]],
+    distinct: Sequence[ColumnElement[Any]] | None,
+) -> tuple[Select[Any], list[ColumnElement[Any]], list[ColumnElement[Any]] | None]:
+    """A query around one with window functions, whose conditions are on what these gave.
+
+    Args:
+        statement: that one.
+        conditions: the conditions; what of them is not there yet becomes a column of the inner query.
+        order: what the outer query is to be ordered by.
+        distinct: what its rows are to differ by.
+
+    Returns:
+        The outer query, its order and its distinct columns.
+    """
+    wanted = list(statement.selected_columns)
+    places: dict[Any, int] = {}
+    inner: list[ColumnElement[Any]] = [
+        column.label(f"column_{number}") if not isinstance(column, sqlalchemy.Label) else column
+        for number, column in enumerate(wanted)
+    ]
+
+    def place(element: Any, **options: Any) -> Any:
+        # What belongs to the inner query: its tables' columns, and window functions as a whole.
+        if not isinstance(element, (sqlalchemy.Column, sqlalchemy.sql.elements.Over)) and not _of_table(element):
+            return None
+        if id(element) not in places:
+            places[id(element)] = len(inner)
+            inner.append(element.label(f"needed_{len(inner)}"))
+            kept.append(element)
+        return _Placeholder(places[id(element)], element.type)
+
+    kept: list[Any] = []
+
+    def replaced(element: ColumnElement[Any]) -> Any:
+        return visitors.replacement_traverse(element, {}, place)
+
+    new_conditions = [replaced(condition) for condition in conditions]
+    new_order = [replaced(element) for element in order]
+    new_distinct = None if distinct is None else [replaced(element) for element in distinct]
+    table = statement.with_only_columns(*inner, maintain_column_froms=True).subquery()
+    columns = list(table.c)
+
+    def settled(part: Any, **options: Any) -> Any:
+        return columns[part.place] if isinstance(part, _Placeholder) else None
+
+    def settle(element: Any) -> Any:
+        return visitors.replacement_traverse(element, {}, settled)
+
+    outer = sqlalchemy.select(*columns[: len(wanted)]).where(*map(settle, new_conditions))
+    return (
+        outer,
+        [settle(one) for one in new_order],
+        None if new_distinct is None else [settle(one) for one in new_distinct],
+    )
+
+
+class _Placeholder(ColumnElement[Any]):
+    """A column of the inner query, whose place is known before the query is."""
+
+    __visit_name__ = "placeholder"
+    inherit_cache = False
+
+    def __init__(self, place: int, column_type: Any) -> None:
+        self.place = place
+        self.type = column_type
+
+
+def _of_table(element: Any) -> bool:
+    return isinstance(element, sqlalchemy.sql.elements.ColumnClause) and getattr(element, "table", None) is not None

@@ -1,0 +1,61 @@
+"""A database whose reads go to the primary."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from covet_orm.databases import Database
+
+if TYPE_CHECKING:
+    from covet_orm.databases import Lane
+    from covet_orm.pool import Pool
+    from covet_orm.replicas.routing import PrimaryReads, ReadRouter
+    from covet_orm.transactions import Transaction
+
+__all__ = ["PrimaryDatabase"]
+
+
+class PrimaryDatabase(Database):
+    """A database with replicas, seen so that none of them is asked. It shares pools and transactions with the other.
+
+    Attributes:
+        database: the database with its replicas.
+    """
+
+    database: Database
+
+    @classmethod
+    def of(cls, database: Database) -> PrimaryDatabase:
+        """The database without its replicas."""
+        made = cls.__new__(cls)
+        made.__dict__.update(copy.copy(database).__dict__)
+        made.database = database
+        # What comes from here is asked for again here.
+        made.sources = {}
+        return made
+
+    def __repr__(self) -> str:
+        return f"<PrimaryDatabase {self.alias} {self.url}>"
+
+    def primary(self) -> Database:
+        """This one."""
+        return self
+
+    def transaction(self, *, read_only: bool = False) -> Transaction:
+        """A transaction, which is on the primary anyway."""
+        return self.database.transaction(read_only=read_only)
+
+    async def source_for(self, *, reads: bool) -> Pool | ReadRouter | PrimaryReads:
+        """Who lends connections: the primary."""
+        lane = await self._lane()
+        return lane.replicated.router.primary_reads if reads and lane.replicated is not None else lane.writers
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self.database.close()
+
+    async def _lane(self) -> Lane:
+        lane = await self.database._lane()
+        self.kind = self.database.kind
+        return lane

@@ -1,0 +1,318 @@
+"""Indexes and constraints: what they are in each database, what they refuse, and where a database has none."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from tests.services.databases import ask
+
+from covet_orm.constraints import CheckConstraint, ExclusionConstraint, UniqueConstraint
+from covet_orm.databases import Database
+from covet_orm.exceptions import CheckViolation, ExclusionViolation, ModelError, NotSupported, UniqueViolation
+from covet_orm.expressions import F, Q
+from covet_orm.fields import (
+    CharField,
+    DateTimeField,
+    DecimalField,
+    ForeignKey,
+    IntegerField,
+    IPAddressField,
+    JSONField,
+    TextField,
+)
+from covet_orm.indexes import Index
+from covet_orm.models import Model, Registry
+
+pytestmark = pytest.mark.anyio
+
+
+def declare(*, indexes: Any = (), constraints: Any = (), name: str = "Thing", **fields: Any) -> Any:
+    """A model with these indexes, constraints and fields."""
+    meta = type("Meta", (), {"registry": Registry(), "app_label": "", "indexes": indexes, "constraints": constraints})
+    return type(Model)(name, (Model,), {"__module__": __name__, "Meta": meta, **fields})
+
+
+def of_numbers(**options: Any) -> Any:
+    return declare(
+        a=IntegerField(null=True),
+        b=IntegerField(default=0),
+        name_=None,
+        text=CharField(max_length=20, default=""),
+        **options,
+    )
+
+
+async def created(database: Database, model: Any) -> None:
+    await database.create_all(model._meta.registry)
+
+
+async def index_names(url: str) -> set[str]:
+    """The names of the indexes of the table `thing`."""
+    statement = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'thing'",
+        "postgresql": "SELECT indexname FROM pg_indexes WHERE tablename = 'thing'",
+        "mariadb": "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_name = 'thing'",
+    }[url.partition(":")[0]]
+    return {row[0] for row in await ask(url, statement)}
+
+
+async def definition(url: str, index: str) -> str:
+    """The definition of an index (PostgreSQL)."""
+    found: str = (await ask(url, f"SELECT indexdef FROM pg_indexes WHERE indexname = '{index}'"))[0][0]
+    return found
+
+
+async def test_indexes(url: str) -> None:
+    model = declare(
+        a=IntegerField(db_index=True),
+        b=IntegerField(),
+        indexes=[Index("a", "-b"), Index(F("b").desc(), name="by_b", databases=["postgresql", "sqlite"])],
+    )
+    async with Database(url) as database:
+        await created(database, model)
+        names = await index_names(url)
+        assert {"thing_a_idx", "thing_a_b_idx"} <= names
+        assert ("by_b" in names) == (database.kind != "mariadb")
+        if database.kind == "postgresql":
+            assert "(a, b DESC)" in await definition(url, "thing_a_b_idx")
+
+
+async def test_unique(url: str) -> None:
+    model = of_numbers(constraints=[UniqueConstraint("a", "b")])
+    async with Database(url) as database:
+        await created(database, model)
+        await model.objects.create(a=1, b=1)
+        await model.objects.create(a=1, b=2)
+        await model.objects.create(a=None)
+        await model.objects.create(a=None)
+        with pytest.raises(UniqueViolation) as caught:
+            await model.objects.create(a=1, b=2)
+        assert set(caught.value.fields) == {"a", "b"}
+        assert await model.objects.count() == 4
+
+
+async def test_unique_among_some(url: str) -> None:
+    model = of_numbers(constraints=[UniqueConstraint("a", condition=Q(text__startswith="50%") | Q(b__in=[7, 8]))])
+    async with Database(url) as database:
+        if database.kind == "mariadb":
+            with pytest.raises(NotSupported, match=r"Thing\.Meta, .*partial indexes; PostgreSQL and SQLite have"):
+                await created(database, model)
+            return
+        await created(database, model)
+        for values in ({}, {}, {"text": "50% off"}, {"text": "50 off"}):
+            await model.objects.create(a=1, **values)
+        for wrong in ({"text": "50%"}, {"b": 7}):
+            with pytest.raises(UniqueViolation) as caught:
+                await model.objects.create(a=1, **wrong)
+            assert "a" in caught.value.fields or database.kind == "sqlite"
+
+
+async def test_unique_expressions(url: str) -> None:
+    model = of_numbers(constraints=[UniqueConstraint(F("a") + F("b"), name="sum_of_%(class)s")])
+    async with Database(url) as database:
+        if database.kind == "mariadb":
+            with pytest.raises(NotSupported, match="GeneratedField"):
+                await created(database, model)
+            return
+        await created(database, model)
+        await model.objects.create(a=1, b=2)
+        with pytest.raises(UniqueViolation):
+            await model.objects.create(a=2, b=1)
+        assert "sum_of_thing" in await index_names(url)
+
+
+async def test_checks(url: str) -> None:
+    awkward = 'it\'s 100% \\ "ok" :x ? $1 %s'
+    model = of_numbers(
+        constraints=[
+            CheckConstraint(Q(a__lt=F("b")) | Q(text=awkward), name="a_before_b"),
+            CheckConstraint(~Q(a=5)),
+            CheckConstraint(Q(a__range=(-10, 10)) & Q(text__in=["", awkward])),
+        ]
+    )
+    async with Database(url) as database:
+        await created(database, model)
+        await model.objects.create(a=1, b=2)
+        await model.objects.create(a=3, b=2, text=awkward)
+        # NULL is neither, and a check lets it pass.
+        await model.objects.create(a=None)
+        with pytest.raises(CheckViolation) as caught:
+            await model.objects.create(a=3, b=2)
+        assert set(caught.value.fields) >= {"a", "b"}
+        assert caught.value.constraint == "a_before_b"
+        for wrong in ({"a": 5, "b": 6}, {"a": 11, "b": 12}, {"a": 1, "b": 2, "text": "other"}):
+            with pytest.raises(CheckViolation):
+                await model.objects.create(**wrong)
+
+
+async def test_checks_of_every_kind_of_value(url: str) -> None:
+    model = declare(
+        at=DateTimeField(),
+        price=DecimalField(max_digits=6, decimal_places=2),
+        ip=IPAddressField(),
+        constraints=[
+            CheckConstraint(Q(at__gte=dt.datetime(2024, 1, 1, tzinfo=dt.UTC))),
+            CheckConstraint(Q(price__lte="99.50")),
+            CheckConstraint(~Q(ip="127.0.0.1")),
+        ],
+    )
+    right = {"at": dt.datetime(2024, 1, 1, tzinfo=dt.UTC), "price": "99.50", "ip": "::1"}
+    async with Database(url) as database:
+        await created(database, model)
+        await model.objects.create(**right)
+        for name, wrong in (
+            ("at", dt.datetime(2023, 12, 31, 23, 59, 59, 999999, dt.UTC)), ("price", "99.51"), ("ip", "127.0.0.1"),
+        ):  # fmt: skip
+            with pytest.raises(CheckViolation) as caught:
+                await model.objects.create(**(right | {name: wrong}))
+            assert caught.value.fields == (name,)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"constraints": [UniqueConstraint("a", deferrable="deferred")]}, "deferrable; PostgreSQL has"),
+        ({"constraints": [UniqueConstraint("a", nulls_distinct=False)]}, "nulls_distinct=False; PostgreSQL has"),
+        ({"constraints": [ExclusionConstraint([("a", "=")])]}, "exclusion constraints; PostgreSQL has"),
+        ({"indexes": [Index("a", include=["b"])]}, "no include; PostgreSQL has"),
+        ({"indexes": [Index("a", method="brin")]}, "no method; PostgreSQL has"),
+        ({"indexes": [Index("text", opclasses="text_pattern_ops")]}, "no opclasses; PostgreSQL has"),
+    ],
+)
+async def test_what_postgresql_alone_has(url: str, given: Any, told: str) -> None:
+    model = of_numbers(**given)
+    async with Database(url) as database:
+        if database.kind == "postgresql":
+            await created(database, model)
+            return
+        with pytest.raises(NotSupported, match=rf"Thing\.Meta, .*{database.kind} has no .*{told}"):
+            await created(database, model)
+        assert await ask(url, "SELECT 1") == [(1,)]
+        # Left out where it cannot be.
+        for one in (*given.get("indexes", ()), *given.get("constraints", ())):
+            one.databases = frozenset(["postgresql"])
+        other = of_numbers(**given)
+        await created(database, other)
+        await other.objects.create(a=1)
+        await other.objects.create(a=1)
+
+
+async def test_postgresql_has_it_as_declared(postgresql: Any) -> None:
+    url = postgresql.empty_database("test")
+    model = declare(
+        a=IntegerField(null=True),
+        b=IntegerField(default=0),
+        text=TextField(default=""),
+        data=JSONField(default=dict),
+        indexes=[
+            Index("a", include=["b", "text"], name="covering"),
+            Index("data", method="gin", opclasses={"data": "jsonb_path_ops"}, name="paths"),
+            Index("text", opclasses="text_pattern_ops", name="patterns"),
+            Index(F("a") + F("b"), "-b", condition=Q(text="x'y"), name="partial"),
+            Index("b", method="hash", name="hashed"),
+        ],
+        constraints=[
+            UniqueConstraint("a", nulls_distinct=False, name="one_null"),
+            UniqueConstraint("b", deferrable="deferred", name="later"),
+        ],
+    )
+    async with Database(url) as database:
+        await created(database, model)
+        assert "(a) INCLUDE (b, text)" in await definition(url, "covering")
+        assert "USING gin (data jsonb_path_ops)" in await definition(url, "paths")
+        assert "(text text_pattern_ops)" in await definition(url, "patterns")
+        assert "((a + b)), b DESC" in (await definition(url, "partial")).replace("(((a + b))", "(((a + b))")
+        assert "WHERE (text = 'x''y'::text)" in await definition(url, "partial")
+        assert "USING hash (b)" in await definition(url, "hashed")
+        await model.objects.create(a=None, b=1)
+        with pytest.raises(UniqueViolation):
+            await model.objects.create(a=None, b=2)
+        # Checked at the end of the transaction.
+        await model.objects.create(a=2, b=2)
+        async with database.transaction():
+            await database.execute("UPDATE thing SET b = 2 WHERE b = 1")
+            await database.execute("UPDATE thing SET b = 1 WHERE a = 2")
+        with pytest.raises(UniqueViolation):
+            async with database.transaction():
+                await database.execute("UPDATE thing SET b = 1")
+
+
+async def test_exclusion(postgresql: Any) -> None:
+    url = postgresql.empty_database("test")
+    model = declare(
+        a=IPAddressField(),
+        text=TextField(default=""),
+        constraints=[
+            ExclusionConstraint([("a", "=")], method="hash", condition=~Q(text="free"), name="alone"),
+            ExclusionConstraint([("text", "=")], method="hash", deferrable="immediate", condition=Q(text="once")),
+        ],
+    )
+    async with Database(url) as database:
+        await created(database, model)
+        await model.objects.create(a="::1")
+        await model.objects.create(a="::1", text="free")
+        with pytest.raises(ExclusionViolation) as caught:
+            await model.objects.create(a="::1")
+        assert caught.value.constraint == "alone"
+        assert caught.value.fields == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Index(), "at least one field"),
+        (lambda: of_numbers(indexes=[Index("x")]).__table__, r"Thing\.Meta: Index: Thing has no field 'x'"),
+        (lambda: of_numbers(indexes=[Index("a", include=["x"])]).__table__, "no field 'x'"),
+        (lambda: of_numbers(indexes=[Index("a", opclasses={"b": "x"})]).__table__, "opclasses of 'b'"),
+        (lambda: Index("a", "b", opclasses="x"), "opclasses by field"),
+        (lambda: of_numbers(indexes=[Index("a"), Index("a")]).__table__, "two things called 'thing_a_idx'"),
+        (lambda: of_numbers(indexes=[Index("a", name="x" * 64)]).__table__, "shorter name"),
+        (lambda: UniqueConstraint("a", deferrable="deferred", condition=Q(a=1)), "of fields alone"),
+        (lambda: CheckConstraint("a > 1"), "a condition is needed"),
+        (lambda: ExclusionConstraint([]), "excludes nothing"),
+        (lambda: ExclusionConstraint([("a", "= 1); DROP TABLE x; --")]), "no field with an operator"),
+        (lambda: ExclusionConstraint([("a", "--")]), "no field with an operator"),
+        (lambda: ExclusionConstraint(["a"]), "no field with an operator"),
+    ],
+)
+def test_a_wrong_one_is_a_model_error(make: Any, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        make()
+
+
+def test_a_condition_sees_one_row() -> None:
+    own = Registry()
+
+    class Meta:
+        registry = own
+        app_label = ""
+
+    team = type(Model)("Team", (Model,), {"__module__": __name__, "Meta": Meta, "name": CharField(max_length=5)})
+    other = type("Meta", (), {"registry": own, "app_label": "", "constraints": [CheckConstraint(Q(team__name="x"))]})
+    user: Any = type(Model)("User", (Model,), {"__module__": __name__, "Meta": other, "team": ForeignKey(team)})
+    with pytest.raises(ModelError, match="'team' leads to another table"):
+        _ = user.__table__
+
+
+def test_names_are_shortened_and_stay_the_same() -> None:
+    long = {name * 15: IntegerField(db_index=True, unique=False) for name in ("abcd", "abce")}
+    names = [sorted(str(index.name) for index in declare(name="Thing" * 5, **long).__table__.indexes) for _ in range(2)]
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 2
+    assert all(len(name) <= 63 and name.endswith("_idx") for name in names[0])
+
+
+async def test_errors_name_fields_by_shortened_names(url: str) -> None:
+    long = "abcd" * 15
+    model = declare(name="Thing" * 12, **{long: IntegerField(unique=True)})
+    async with Database(url) as database:
+        await created(database, model)
+        await model.objects.create(**{long: 1})
+        with pytest.raises(UniqueViolation) as caught:
+            await model.objects.create(**{long: 1})
+        assert caught.value.fields == (long,)
+        with pytest.raises(UniqueViolation) as caught:
+            await model.objects.create(id=1, **{long: 2})
+        assert caught.value.fields == ("id",)
