@@ -10,13 +10,29 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from pymysql.err import OperationalError
 from tests.driver_cases import connected, driver_for
 from tests.services.https import Certificate
 from tests.services.mariadb import MariaDB
 
+from covet_orm.drivers.errors_mysql import translate
 from covet_orm.drivers.mysql import MySQLConnection, MySQLDriver
 from covet_orm.drivers.protocol import SessionState
-from covet_orm.exceptions import ConnectionLost, DatabaseUnavailable, LockTimeout, ProgrammingError
+from covet_orm.exceptions import (
+    CheckViolation,
+    ConnectionLost,
+    DatabaseError,
+    DatabaseUnavailable,
+    DeadlockDetected,
+    ForeignKeyViolation,
+    IntegrityError,
+    LockTimeout,
+    NotNullViolation,
+    ProgrammingError,
+    ReadOnlyDatabase,
+    StatementTimeout,
+    UniqueViolation,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +76,10 @@ async def test_a_procedure_with_several_results_leaves_the_connection_at_rest(ma
         await connection.script("CREATE PROCEDURE two() BEGIN SELECT 1; SELECT 2 UNION SELECT 3; END")
         assert await connection.fetch("CALL two()") == [(1,)]
         assert await connection.fetch("SELECT 4") == [(4,)]
+        await connection.script("CREATE PROCEDURE wrong() BEGIN SELECT 1; SELECT * FROM nowhere; END")
+        with pytest.raises(ProgrammingError, match="nowhere"):
+            await connection.fetch("CALL wrong()")
+        assert await connection.fetch("SELECT 4") == [(4,)]
         assert connection.state is SessionState.IDLE
         assert [chunk async for chunk in connection.stream("SELECT 5")] == [[(5,)]]
 
@@ -84,6 +104,22 @@ async def test_a_unix_socket(mariadb: MariaDB) -> None:
     mariadb.empty_database("test")
     async with connected(f"mariadb://root@/test?socket={mariadb.socket}") as connection:
         assert await connection.fetch("SELECT current_user()") == [("root@localhost",)]
+
+
+async def test_a_stream_without_an_end_that_is_left_is_ended_by_the_server(mariadb: MariaDB) -> None:
+    async with connected(mariadb.empty_database("test")) as connection:
+        await connection.script("BEGIN")
+        select = "SELECT seq, REPEAT('x', 200) FROM seq_1_to_1000000000"
+        stream = connection.stream(select, size=10)
+        assert len(await anext(stream)) == 10
+        await stream.aclose()
+        assert connection.state is SessionState.TRANSACTION
+        assert await connection.fetch("SELECT 1") == [(1,)]
+        for length in (0, 250, 60_000, 10_000_000):
+            stream = connection.stream("SELECT REPEAT('\\xfe', %s) FROM seq_1_to_5", [length], size=1)
+            await anext(stream)
+            await stream.aclose()
+            assert connection.state is SessionState.TRANSACTION
 
 
 # TLS
@@ -179,3 +215,40 @@ async def test_what_a_server_may_not_say(mariadb: MariaDB) -> None:
         await connection.fetch("SELECT 1")
     assert connection.state is SessionState.CLOSED
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "kind", "table", "constraint", "columns"),
+    [
+        (1062, "Duplicate entry 'a' for key 'items.name_once'", UniqueViolation, "items", "name_once", ()),
+        (1062, "Duplicate entry 'x' for key 'y' for key 'name_once'", UniqueViolation, "", "name_once", ()),
+        (1586, "Duplicate entry 'a' for key 'PRIMARY'", UniqueViolation, "", "PRIMARY", ()),
+        (3819, "Check constraint 'price_above_zero' is violated.", CheckViolation, "", "price_above_zero", ()),
+        (4025, "CONSTRAINT `items.n` failed for `d`.`items`", CheckViolation, "items", "items.n", ("n",)),
+        (1048, "Column 'name' cannot be null", NotNullViolation, "", "", ("name",)),
+        (
+            1452,
+            "Cannot add or update a child row: a foreign key constraint fails (`d`.`it``ems`, CONSTRAINT `c` "
+            "FOREIGN KEY (`a`, `b`) REFERENCES `owners` (`x`, `y`))",
+            ForeignKeyViolation,
+            "it`ems",
+            "c",
+            ("a", "b"),
+        ),
+        (1213, "Deadlock found", DeadlockDetected, "", "", ()),
+        (3572, "Statement aborted because lock(s) could not be acquired immediately", LockTimeout, "", "", ()),
+        (3024, "Query execution was interrupted", StatementTimeout, "", "", ()),
+        (1290, "The MySQL server is running with the --read-only option", ReadOnlyDatabase, "", "", ()),
+        (4031, "The client was disconnected by the server because of inactivity.", ConnectionLost, "", "", ()),
+    ],
+)
+def test_what_the_servers_say(
+    number: int, words: str, kind: type[DatabaseError], table: str, constraint: str, columns: tuple[str, ...]
+) -> None:
+    """The words of MySQL and of MariaDB, which differ."""
+    error = translate(OperationalError(number, words), "a statement")
+    assert type(error) is kind
+    assert error.code == str(number)
+    if isinstance(error, IntegrityError):
+        assert (error.table, error.constraint, error.columns) == (table, constraint, columns)
+        assert error.details == words

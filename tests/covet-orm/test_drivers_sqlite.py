@@ -16,7 +16,7 @@ from tests.driver_cases import connected, driver_for, endless, numbers_to
 from covet_orm.drivers.options import SQLFunction
 from covet_orm.drivers.protocol import SessionState
 from covet_orm.drivers.sqlite import SQLiteDriver
-from covet_orm.exceptions import LockTimeout, ProgrammingError, ReadOnlyDatabase
+from covet_orm.exceptions import DataError, LockTimeout, ProgrammingError, ReadOnlyDatabase
 from covet_orm.urls import parse_url
 
 pytestmark = pytest.mark.anyio
@@ -212,3 +212,12 @@ async def test_a_missing_driver_is_told_with_the_line_to_type(monkeypatch: pytes
 
 def test_the_options_have_defaults(url: str) -> None:
     assert SQLiteDriver(parse_url(url)).options.busy_timeout == 5.0
+
+
+async def test_a_refused_parameter_is_not_taken_for_the_error_before(url: str) -> None:
+    async with connected(url) as connection:
+        for value in (2**70, "\ud800", object()):
+            with pytest.raises(ProgrammingError, match="syntax"):
+                await connection.fetch("SELEC 1")
+            with pytest.raises(DataError):
+                await connection.fetch("SELECT ?", [value])

@@ -20,6 +20,7 @@ from covet_orm.exceptions import (
 )
 from covet_orm.fields import BooleanField, CharField, ForeignKey, IntegerField, VersionField
 from covet_orm.models import Manager, Model, Registry
+from covet_orm.models.managers import default_queryset
 from covet_orm.queries.querysets import QuerySet
 
 pytestmark = pytest.mark.anyio
@@ -239,6 +240,26 @@ async def test_changes_that_cross_each_other_are_noticed(db: Database) -> None:
         await document.save()
 
 
+async def test_changes_of_many_rows_count_versions_as_well(db: Database) -> None:
+    document = await Document.objects.create(text="one")
+    stale = await Document.objects.get()
+    assert await Document.objects.update(text="two") == 1
+    document.text = "three"
+    with pytest.raises(StaleObject):
+        await document.save()
+    await document.refresh_from_db()
+    document.text = "four"
+    await Document.objects.bulk_update([document], ["text"])
+    assert (document.version, document.changed_fields()) == (3, [])
+    assert (await Document.objects.get()).version == 3
+    document.text = "five"
+    await document.save()
+    with pytest.raises(StaleObject):
+        await stale.delete()
+    with pytest.raises(FieldError, match="by itself"):
+        await Document.objects.bulk_update([document], ["version"])
+
+
 async def test_of_many_who_change_the_same_version_one_does(db: Database) -> None:
     await Document.objects.create(text="start")
     read = [await Document.objects.get() for _ in range(20)]
@@ -351,9 +372,19 @@ async def test_querysets_with_methods_of_their_own_stay_so_across_relations(db: 
     assert isinstance(loaded, BookQuerySet)
 
 
+def test_a_default_manager_that_is_not_there_is_told_of() -> None:
+    class Shelf(Model):
+        class Meta:
+            registry = Registry()
+            default_manager = "live"
+
+    with pytest.raises(ModelError, match="default_manager is 'live'"):
+        default_queryset(Shelf)
+
+
 def test_managers_have_every_method_of_querysets() -> None:
-    public = {name for name in vars(QuerySet) if not name.startswith("_")}
-    own = {"as_manager", "model", "prepared", "shape"}
+    public = {name for name in dir(QuerySet) if not name.startswith("_")}
+    own = {"as_manager", "model", "options", "prepared", "shape"}
     assert public - own <= set(dir(Manager)), sorted(public - own - set(dir(Manager)))
     for name in sorted(public - own):
         there, here = getattr(QuerySet, name), getattr(Manager, name)

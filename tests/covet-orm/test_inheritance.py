@@ -10,7 +10,14 @@ import pytest
 
 from covet.testing.conformance.faults import at_every_await
 from covet_orm.databases import Database
-from covet_orm.exceptions import ModelError, RelationNotLoaded, StaleObject, UniqueViolation, ValidationError
+from covet_orm.exceptions import (
+    ModelError,
+    QueryError,
+    RelationNotLoaded,
+    StaleObject,
+    UniqueViolation,
+    ValidationError,
+)
 from covet_orm.fields import (
     BooleanField,
     CharField,
@@ -190,6 +197,24 @@ async def test_changes_go_to_the_table_that_has_them(db: Database) -> None:
         await Director.objects.get()
 
 
+async def test_many_objects_are_written_at_once_to_both_tables(db: Database) -> None:
+    made = await Director.objects.bulk_create([Director(name=name, salary=1) for name in "abc"])
+    assert len({one.pk for one in made}) == 3
+    made[0].name, made[0].car = "z", "blue"
+    assert await Director.objects.bulk_update(made, ["name", "car"]) == 3
+    assert not made[0].changed_fields()
+    assert await Director.objects.filter(salary=1).update(name="same", salary=2) == 3
+    assert await Director.objects.filter(car="blue", name="same", salary=2).update(car="red") == 1
+    found = await Director.objects.order_by("pk").values_list("name", "salary", "car")
+    assert found == [("same", 2, "red"), ("same", 2, "none"), ("same", 2, "none")]
+    await Employee.objects.create(name="other", salary=9)
+    assert await Director.objects.filter(name="same", car="red").delete() == 1
+    assert await Director.objects.all().delete() == 2
+    assert await Person.objects.values_list("name", flat=True) == ["other"]
+    with pytest.raises(QueryError, match="cannot pass over conflicts"):
+        await Director.objects.bulk_create([Director(name="x", salary=1)], ignore_conflicts=True)
+
+
 async def test_the_parent_leads_to_the_child(db: Database) -> None:
     employee = await Director.objects.create(name="Ann", salary=3)
     other = await Person.objects.create(name="Bob")
@@ -324,6 +349,11 @@ async def test_the_version_of_a_parent_counts_for_the_child(db: Database) -> Non
     with pytest.raises(StaleObject):
         await stale.delete()
     assert await Savings.objects.values_list("owner", "rate", "version") == [("Ann", 2, 2)]
+    assert await Savings.objects.update(rate=5) == 1
+    assert await Account.objects.values_list("version", flat=True) == [3]
+    await one.refresh_from_db()
+    await Savings.objects.bulk_update([one], ["rate"])
+    assert (await Account.objects.get()).version == one.version == 4
     await one.delete()
     assert await Account.objects.count() == 0
 

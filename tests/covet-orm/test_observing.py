@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.line_database import until
+from tests.services.databases import Database as Server
 
 import covet
 import covet_orm.observing
@@ -22,7 +24,6 @@ from covet_orm.fields import CharField, IntegerField, ManyToManyField
 from covet_orm.models import Model
 from covet_orm.models.registry import Registry
 from covet_orm.observing import unwatch, watch
-from tests.services.databases import Database as Server
 
 pytestmark = pytest.mark.anyio
 
@@ -184,8 +185,7 @@ async def test_waiting_and_transactions_are_told(url: str) -> None:
             assert {event.obtained for event in heard.taken()} == {"transaction"}
         async with database.connection() as connection:
             waiting = asyncio.create_task(database.execute("DELETE FROM book"))
-            while not any(isinstance(event, PoolExhausted) for event in heard.events):
-                await asyncio.sleep(0.001)
+            await until(lambda: any(isinstance(event, PoolExhausted) for event in heard.events), "it waits")
             await connection.fetch("SELECT 1")
             await connection.fetch("SELECT 1")
         await waiting

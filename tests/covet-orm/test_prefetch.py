@@ -58,6 +58,15 @@ class Book(Base):
     objects = PublishedManager()
 
 
+class Line(Base):
+    """Has a key of two columns."""
+
+    book = ForeignKey(Book, primary_key=True, related_name="lines")
+    number = IntegerField(primary_key=True)
+    text = CharField(max_length=20, default="")
+    signer = ForeignKey(Author, null=True, related_name="signed")
+
+
 class Cover(Base):
     book = OneToOneField(Book, related_name="cover")
     colour = CharField(max_length=20)
@@ -334,6 +343,27 @@ async def test_fetch_loads_deferred_fields(db: Database) -> None:
     assert authors[0].changed_fields() == ["bio"]
     await authors[0].save()
     assert (await Author.objects.get(pk=authors[0].pk)).bio == "other"
+
+
+async def test_keys_of_several_columns(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "COMPOSITE_BATCH", 2)
+    books = await Book.objects.order_by("id")[:2]
+    ada, bob = await Author.objects.order_by("id")[:2]
+    lines = [Line(book=book, number=number, text=f"{number}") for book in books for number in range(3)]
+    await Line.objects.bulk_create(lines)
+    await ada.signed.add(*lines)
+    await bob.signed.set(lines[2:4])
+    assert await Line.objects.filter(signer=ada).count() == 4
+    with asked(db) as queries:
+        found = await Line.objects.only("signer").prefetch_related("signer", "book__lines").order_by("book", "number")
+        for line in found:
+            await line.fetch("text")
+    # The lines, their authors, their books, the lines of these; and six texts in three batches.
+    assert len(queries) == 4 + 3
+    assert [(line.text, line.signer.name) for line in found] == [  # type: ignore[union-attr]
+        ("0", "Ada"), ("1", "Ada"), ("2", "Bob"), ("0", "Bob"), ("1", "Ada"), ("2", "Ada"),
+    ]  # fmt: skip
+    assert [len(list(line.book.lines)) for line in found] == [3] * 6
 
 
 async def test_fetch_says_what_is_wrong(db: Database) -> None:

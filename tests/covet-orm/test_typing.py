@@ -56,7 +56,7 @@ def test_mypy(tmp_path: Path) -> None:
     ran = subprocess.run(
         [
             python_with("mypy"), "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}",
-            "--python-version=3.11", "--no-error-summary", "--no-pretty", "--hide-error-context", "--follow-imports=silent",
+            "--python-version=3.11", "--no-error-summary", "--no-pretty", "--follow-imports=silent",
             *map(str, FILES),
         ],
         capture_output=True,

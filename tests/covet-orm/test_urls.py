@@ -204,7 +204,8 @@ def test_a_struct_made_by_hand_is_checked_as_well() -> None:
 
 def test_files_for_tls_that_cannot_be_used(tmp_path: Any) -> None:
     (tmp_path / "wrong").write_text("no certificate")
-    for options in ({"tls_ca": f"{tmp_path}/nowhere"}, {"tls_certificate": f"{tmp_path}/wrong"}):
+    wrong: list[dict[str, Any]] = [{"tls_ca": f"{tmp_path}/nowhere"}, {"tls_certificate": f"{tmp_path}/wrong"}]
+    for options in wrong:
         with pytest.raises(ConfigurationError, match="files for TLS"):
             tls_context(PostgreSQLOptions(tls="verify-ca", **options))
     assert tls_context(PostgreSQLOptions(tls="disable")) is None

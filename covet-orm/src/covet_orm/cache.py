@@ -15,7 +15,7 @@ from sqlalchemy.sql import ClauseElement
 
 from covet_orm.databases import Database
 from covet_orm.drivers.protocol import Connection
-from covet_orm.expiry import EVER, Expiry, ExpiringStatements, Start, padded
+from covet_orm.expiry import EVER, ExpiringStatements, Expiry, Start, padded
 from covet_orm.store_tables import StoreTable, all_or_nothing
 
 __all__ = ["DatabaseCache"]

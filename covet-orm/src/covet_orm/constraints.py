@@ -175,7 +175,8 @@ class ExclusionConstraint(Definition):
         if kind == "postgresql":
             return ""
         return (
-            f"{kind} has no exclusion constraints; PostgreSQL has: with databases=['postgresql'] it is left out elsewhere"
+            f"{kind} has no exclusion constraints; PostgreSQL has: with databases=['postgresql'] "
+            "it is left out elsewhere"
         )
 
     def attach(self, table: sqlalchemy.Table, options: Options) -> None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-from weakref import WeakSet, WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 from sqlalchemy.sql import ClauseElement
@@ -52,12 +52,24 @@ scoped: ContextVar[Mapping[str, Database]] = ContextVar("covet_orm.databases")
 opened: WeakSet[Database] = WeakSet()
 """The databases of this process that are open."""
 
-stand_ins: list[Callable[[Database], Lane | None]] = []
-"""What may give the pools of a database in place of its own; tests do, to have everything in one transaction."""
+stand_ins: list[StandIn] = []
+"""The databases that stand in for others, the latest last; tests have one, to have everything in one transaction."""
 
 
 class NoDatabase(OrmError):
     """There is no database to ask, or several and nothing that says which. The message says what to add."""
+
+
+class StandIn(NamedTuple):
+    """A database that stands in for others.
+
+    Attributes:
+        database: the one that serves models outside of applications.
+        lane_for: gives the pools of another database in place of its own, None where it has its own.
+    """
+
+    database: Database
+    lane_for: Callable[[Database], Lane | None]
 
 
 class Lane:
@@ -95,7 +107,8 @@ class Database:
         url: `postgresql://user:password@host/name`, `mariadb://…`, `mysql://…`, `sqlite:///file.db`, `sqlite://`.
         alias: its name.
         options: the pool's settings (`min_size`, `max_size`, `acquire_timeout`, ...) and the driver's
-            (`statement_timeout`, ...), `read_replicas` (a list of URLs) and the other settings of replicas, `slow_query` and `show_parameters`, which may stand in the URL as well.
+            (`statement_timeout`, ...), `slow_query` and `show_parameters`, which may stand in the URL as well; `read_replicas`, a
+            list of URLs, and the other settings of replicas.
 
     Attributes:
         alias: its name.
@@ -369,7 +382,7 @@ class Database:
 
     async def _make_lane(self, loop: asyncio.AbstractEventLoop) -> Lane:
         for stand_in in reversed(stand_ins):
-            lane = stand_in(self)
+            lane = stand_in.lane_for(self)
             if lane is not None:
                 return lane
         settings = self._pool_settings
@@ -455,6 +468,9 @@ def find_database(alias: str | None = None) -> Database:
     found = _of_application(alias)
     if found is not None:
         return found
+    for stand_in in reversed(stand_ins):
+        if stand_in.database.alias == name:
+            return stand_in.database
     there = [database for database in opened if alias is None or database.alias == alias]
     preferred = [database for database in there if database.alias == name]
     if len(there) == 1 or len(preferred) == 1:

@@ -31,8 +31,8 @@ WaitOutcome = Literal["served", "timeout", "unavailable", "cancelled", "closed"]
 cancelled, since the pool was closed."""
 
 Obtained = Literal["idle", "waited", "held", "transaction"]
-"""How a statement got its connection: one was idle, it waited for one, its caller held one already, or it belongs to the
-transaction around it."""
+"""How a statement got its connection: one was idle, it waited for one, its caller held one already, or it belongs to
+the transaction around it."""
 
 
 class QueryDone(Event, frozen=True, gc=False):

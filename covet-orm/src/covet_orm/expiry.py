@@ -19,7 +19,7 @@ from covet_orm.drivers.protocol import Connection
 from covet_orm.exceptions import DatabaseError, OrmError
 from covet_orm.store_tables import StoreTable, all_or_nothing
 
-__all__ = ["BATCH", "EVER", "Expiry", "ExpiringStatements", "Start", "padded", "remove_all", "remove_first"]
+__all__ = ["BATCH", "EVER", "ExpiringStatements", "Expiry", "Start", "padded", "remove_all", "remove_first"]
 
 logger = logging.getLogger("covet.orm")
 

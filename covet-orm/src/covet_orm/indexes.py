@@ -29,7 +29,7 @@ class Definition:
     Args:
         name: its name in the database; made of the columns by default. `%(class)s` and `%(app_label)s` in it become the
             names of the model, so that an abstract model can hand it on.
-        databases: the databases that have it (`postgresql`, `mariadb`, `mysql`, `sqlite`); on the others it is left out.
+        databases: the databases that have it (`postgresql`, `mariadb`, `mysql`, `sqlite`); on others it is left out.
             All of them by default.
     """
 

@@ -55,7 +55,8 @@ class ObservingSettings(Struct, frozen=True, kw_only=True):
     """What is told of queries. Times are in seconds."""
 
     slow_query: (
-        Annotated[float, Meta(ge=0, description="Seconds from which a query is logged, with the line that asked.")] | None
+        Annotated[float, Meta(ge=0, description="Seconds from which a query is logged, with the line that asked.")]
+        | None
     ) = None
     show_parameters: Annotated[
         bool, Meta(description="Whether events and the log of slow queries show the values of queries.")
@@ -73,7 +74,17 @@ class ObservedConnection:
         name: what the ORM calls the statement that it is for; empty for SQL of the caller's.
     """
 
-    __slots__ = ("_database", "_name", "_obtained", "_tell", "_waited", "connection")
+    __slots__ = (
+        "_database",
+        "_name",
+        "_obtained",
+        "_tell",
+        "_waited",
+        "connection",
+        "number",
+        "server_id",
+        "statement",
+    )
 
     def __init__(
         self,
@@ -85,6 +96,9 @@ class ObservedConnection:
         name: str = "",
     ) -> None:
         self.connection = connection
+        self.number = connection.number
+        self.server_id = connection.server_id
+        self.statement = ""
         self._database = database
         self._tell = tell
         self._obtained: Obtained = obtained
@@ -93,21 +107,6 @@ class ObservedConnection:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.connection, name)
-
-    @property
-    def number(self) -> int:
-        """The connection's."""
-        return self.connection.number
-
-    @property
-    def server_id(self) -> int | None:
-        """What the server calls it."""
-        return self.connection.server_id
-
-    @property
-    def statement(self) -> str:
-        """The last statement."""
-        return self.connection.statement
 
     @property
     def state(self) -> SessionState:
@@ -143,9 +142,7 @@ class ObservedConnection:
         """As the connection's."""
         await self._observe(self.connection.script(sql), sql, (), _none)
 
-    async def stream(
-        self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
-    ) -> AsyncIterator[list[Row]]:
+    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
         """As the connection's. The time of the loop that takes the rows is not counted."""
         stream: Any = self.connection.stream(sql, params, size=size)
         spent, count = 0.0, 0
@@ -180,6 +177,7 @@ class ObservedConnection:
         self.connection.terminate()
 
     async def _observe(self, running: Awaitable[T], sql: str, parameters: Any, count: Callable[[T], int]) -> T:
+        self.statement = sql
         began = perf_counter()
         try:
             result = await running
@@ -264,9 +262,7 @@ def watch(database: Database, watcher: Watcher) -> None:
     """Tell a function of the statements of a database from now on, whether an application listens or not."""
     database.watchers = (*database.watchers, watcher)
     # In place of the methods, so that a database that nobody watches does not look whether somebody does.
-    vars(database).update(
-        _fetch=partial(_fetch_watched, database), connection=partial(_watched_connection, database)
-    )
+    vars(database).update(_fetch=partial(_fetch_watched, database), connection=partial(_watched_connection, database))
 
 
 def unwatch(database: Database, watcher: Watcher) -> None:
@@ -281,7 +277,10 @@ def log_slow_queries(event: QueryDone) -> None:
     """Log a query that took at least `slow_query` seconds, as a warning of `covet_orm.queries`."""
     if not event.where:
         return
-    told = [f"{event.seconds:.3f} s in the database {event.database!r}, {event.rows} rows", f"asked for at {event.where}"]
+    told = [
+        f"{event.seconds:.3f} s in the database {event.database!r}, {event.rows} rows",
+        f"asked for at {event.where}",
+    ]
     if event.route:
         told.append(f"for {event.route}")
     if event.waited:

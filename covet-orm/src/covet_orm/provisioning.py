@@ -6,7 +6,8 @@ none on MySQL and MariaDB.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,7 +36,7 @@ async def database_exists(database: Database) -> bool:
     """
     target = database._target
     if target.kind == "sqlite":
-        return target.database == MEMORY or Path(target.database).exists()
+        return target.database == MEMORY or os.path.exists(target.database)  # noqa: ASYNC240 - a local file
     try:
         connection = await database._driver.connect()
     except DatabaseUnavailable as error:
@@ -85,7 +86,8 @@ async def drop_database(database: Database) -> None:
     if target.kind == "sqlite":
         if target.database != MEMORY:
             for suffix in ("", "-journal", "-wal", "-shm"):
-                Path(f"{target.database}{suffix}").unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{target.database}{suffix}")
         return
     ending = " WITH (FORCE)" if target.kind == "postgresql" else ""
     await _run(database, f"DROP DATABASE IF EXISTS {_quoted(database)}{ending}")

@@ -13,7 +13,8 @@ from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.schema import DropTable
 
 from covet_orm.dialects import dialect_of
-from covet_orm.exceptions import LockTimeout, NotSupported
+from covet_orm.drivers.protocol import SessionState
+from covet_orm.exceptions import ForeignKeyViolation, LockTimeout, NotSupported
 from covet_orm.models.registry import registry as default_registry
 
 if TYPE_CHECKING:
@@ -89,14 +90,11 @@ async def drop_all(database: Database, registry: Registry | None) -> list[str]:
     """
     await database.open()
     tables = _tables(_models(database, registry), registry)
+    if database.kind == "sqlite":
+        return await _drop_from_sqlite(database, tables)
     async with _alone(database):
         there = await table_names(database)
         leaving = [table for table in tables if table.name in there]
-        if database.kind == "sqlite":
-            # Dropping a table deletes its rows, which those of another one may refer to that is dropped after it.
-            await database.script("PRAGMA defer_foreign_keys = ON")
-            for table in reversed(leaving):
-                await database.execute(sqlalchemy.delete(table))
         for statement in statements(database.kind, leaving, create=False):
             await database.script(statement)
     return [table.name for table in leaving]
@@ -154,6 +152,37 @@ def check_supported(kind: str, models: Iterable[type[Model]]) -> None:
         raise NotSupported("; ".join(found))
 
 
+async def _drop_from_sqlite(database: Database, tables: Sequence[sqlalchemy.Table]) -> list[str]:
+    """SQLite deletes the rows of a table that is dropped, and fails where it refers to one that was dropped before;
+    tables that refer to each other it can drop only while it does not look at foreign keys, which nothing inside of a
+    transaction can change."""
+    async with database.connection() as connection:
+        outside = connection.state is SessionState.IDLE
+        if outside:
+            await connection.script("PRAGMA foreign_keys = OFF")
+        try:
+            if outside:
+                await connection.script("BEGIN IMMEDIATE")
+            there = {row[0] for row in await connection.fetch(TABLES["sqlite"])}
+            leaving = [table for table in tables if table.name in there]
+            for statement in statements("sqlite", leaving, create=False):
+                await connection.script(statement)
+            broken = await connection.fetch("PRAGMA foreign_key_check")
+            if broken:
+                raise ForeignKeyViolation(
+                    f"rows of {broken[0][0]!r} refer to a table that would be dropped", table=broken[0][0]
+                )
+            if outside:
+                await connection.script("COMMIT")
+        finally:
+            # A connection that was interrupted is broken, and nobody uses it again.
+            if outside and connection.state is SessionState.TRANSACTION:
+                await connection.script("ROLLBACK")
+            if outside and connection.state is SessionState.IDLE:
+                await connection.script("PRAGMA foreign_keys = ON")
+    return [table.name for table in leaving]
+
+
 @asynccontextmanager
 async def _alone(database: Database) -> AsyncIterator[None]:
     """A block that one process at a time is in, and that happens all or not at all where DDL can."""
@@ -169,7 +198,7 @@ async def _alone(database: Database) -> AsyncIterator[None]:
                 yield
             finally:
                 # Broken, the connection has lost the lock with its session.
-                if connection.state.name in ("IDLE", "TRANSACTION"):
+                if connection.state in (SessionState.IDLE, SessionState.TRANSACTION):
                     await connection.fetch("SELECT RELEASE_LOCK(CONCAT('covet.', DATABASE()))")
         finally:
             pool.release(connection)

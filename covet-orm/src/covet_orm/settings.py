@@ -1,4 +1,4 @@
-"""The settings of a database: the table `[storage.ALIAS]`, whose keys are those of its pool, of its events and of its driver."""
+"""The settings of a database: the table `[storage.ALIAS]`, with the keys of its pool, its events and its driver."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def _settings(name: str, options: type[ConnectionOptions]) -> type:
     for struct in (PoolSettings, ObservingSettings, *replicas, options):
         for field in msgspec.structs.fields(struct):
             if field.name not in CODE:
-                fields.append((field.name, field.type, field.default))
+                made_anew = field.default is msgspec.NODEFAULT
+                default = msgspec.field(default_factory=field.default_factory) if made_anew else field.default
+                fields.append((field.name, field.type, default))
     return msgspec.defstruct(
         name, fields, frozen=True, kw_only=True, module=__name__, namespace={"__doc__": options.__doc__}
     )
@@ -42,5 +44,10 @@ SQLiteSettings = _settings("SQLiteSettings", SQLiteOptions)
 
 def options_of(settings: Any) -> dict[str, Any]:
     """What was set, as the arguments of `Database`; what was not is left to the URL and to the defaults."""
-    default = {field.name: field.default for field in msgspec.structs.fields(type(settings)) if field.name != "url"}
+    default = {field.name: _default(field) for field in msgspec.structs.fields(type(settings)) if field.name != "url"}
     return {name: value for name in default if (value := getattr(settings, name)) != default[name]}
+
+
+def _default(field: Any) -> Any:
+    """What a field has that was not set."""
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()

@@ -86,12 +86,13 @@ class Signal:
         if any(one.sender is sender and one.find() == receiver for one in self.receivers):
             return receiver
         find: Callable[[], Receiver | None]
+        function: Any = receiver
         if not weak:
             find = _always(receiver)
-        elif inspect.ismethod(receiver):
-            find = WeakMethod(receiver, self._forget)
+        elif inspect.ismethod(function):
+            find = WeakMethod(function, self._forget)
         else:
-            find = ref(receiver, self._forget)
+            find = ref(function, self._forget)
         self.receivers = (*self.receivers, Connected(sender, find))
         return receiver
 

@@ -116,7 +116,7 @@ class StoreTable:
         database.store_tables.setdefault(name, self)
         self.database = database
         self.name = name
-        self.what = what
+        self.what: str = what
         self.create_missing = create
         self.table = define(name, database.kind)
         self._statements = statements

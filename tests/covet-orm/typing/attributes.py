@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, assert_type
 from uuid import UUID
 
-from declarations import Address, Colour, Everything, Profile, Team, User
+from declarations import Address, Annotations, Colour, Everything, Profile, Team, User
 
 from covet_orm.expressions import ColumnReference, Condition, Ordering
 from covet_orm.fields import StoredFile
@@ -60,6 +60,12 @@ def of_every_kind(it: Everything) -> None:
     assert_type(it.total, int)
 
 
+def of_annotations(it: Annotations) -> None:
+    assert_type(it.count, int)
+    assert_type(it.maybe, str | None)
+    it.count = "3"  # E: another type
+
+
 def of_a_model() -> None:
     assert_type(User.age, ColumnReference[int])
     assert_type(User.nick, ColumnReference[str | None])
@@ -88,7 +94,7 @@ def assigned(user: User, team: Team) -> None:
 
 
 def compared() -> None:
-    User.age > "3"  # E: another type
-    User.username < 5  # E: another type
-    User.created >= dt.datetime.now(dt.UTC)
+    _ = User.age > "3"  # E: another type
+    _ = User.username < 5  # E: another type
+    _ = User.created >= dt.datetime.now(dt.UTC)
     User.age.asc(nulls="middle")  # E: first or last

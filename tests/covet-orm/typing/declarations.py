@@ -6,6 +6,7 @@ import datetime as dt
 import enum
 import uuid
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 
@@ -128,3 +129,14 @@ class Everything(Model):
     ip = IPAddressField()
     photo = FileField(null=True)
     total = GeneratedField(F("small") * F("positive"), IntegerField())
+
+
+Count = Annotated[int, PositiveIntegerField()]
+
+
+class Annotations(Model):
+    """Declared by annotations: the types of instances are what they say."""
+
+    count: Count
+    maybe: Annotated[str | None, CharField(max_length=5)]
+    with_default: Annotated[int, IntegerField()] = 3

@@ -378,6 +378,8 @@ def _configure(db: sqlite3.Connection, options: SQLiteOptions, *, memory: bool) 
         ("foreign_keys", int(options.foreign_keys)),
         ("synchronous", options.synchronous),
         ("cache_size", -options.cache_size),
+        # As LIKE is on PostgreSQL, and so that an index can serve one that begins with letters.
+        ("case_sensitive_like", 1),
     ):
         db.execute(f"PRAGMA {name} = {value}")
     if not memory and not options.read_only:

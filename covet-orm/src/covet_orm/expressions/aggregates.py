@@ -22,6 +22,7 @@ from covet_orm.expressions.functions.base import Func
 from covet_orm.expressions.references import F
 from covet_orm.fields.inference import (
     BOOLEAN,
+    DURATION,
     FLOAT,
     INTEGER,
     ComputedDecimal,
@@ -278,8 +279,10 @@ class Sum(Aggregate[T]):
             return INTEGER
         if kind == "decimal":
             return ComputedDecimal(decimal_places(of))
-        if kind in ("float", "duration"):
-            return of
+        if kind == "duration":
+            return DURATION
+        if kind == "float":
+            return FLOAT
         raise QueryError(f"{self!r}: a {kind} cannot be added up")
 
 
@@ -290,10 +293,8 @@ class Avg(Aggregate[T]):
     takes_distinct = True
 
     def value(self, scope: Scope, built: ColumnElement[Any]) -> ColumnElement[Any]:
-        if scope.kind in ("mysql", "mariadb") and family(self.arguments[0].output(scope)) == "integer":
-            # The mean of whole numbers has four digits behind the point there.
-            return as_double(scope, built)
-        return built
+        # The mean of whole numbers has four digits behind the point there.
+        return _as_floats(scope, built, self.arguments[0].output(scope), "integer")
 
     def result(self, scope: Scope, element: Any) -> ColumnElement[Any]:
         output = self.output(scope)
@@ -313,7 +314,7 @@ class Avg(Aggregate[T]):
         if kind in ("integer", "float"):
             return FLOAT
         if kind == "duration":
-            return of
+            return DURATION
         raise QueryError(f"{self!r}: a {kind} has no mean")
 
 
@@ -360,6 +361,9 @@ class Variance(Aggregate[float]):
 
     def options(self) -> Hashable:
         return self.sample, super().options()
+
+    def value(self, scope: Scope, built: ColumnElement[Any]) -> ColumnElement[Any]:
+        return _as_floats(scope, built, self.arguments[0].output(scope), "integer", "decimal")
 
     def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
         if scope.kind == "sqlite":
@@ -425,6 +429,11 @@ class AnyValue(Aggregate[T]):
             values = Grouping(sqlalchemy.type_coerce(element, ARRAY(self.output(scope).column_type())))
             element = values[sqlalchemy.literal_column("1")]
         return super().result(scope, element)
+
+
+def _as_floats(scope: Scope, built: ColumnElement[Any], field: Field[Any], *kinds: str) -> ColumnElement[Any]:
+    """Numbers as floats, where MySQL would calculate with few digits."""
+    return as_double(scope, built) if scope.kind in ("mysql", "mariadb") and family(field) in kinds else built
 
 
 def names_in(expressions: Iterable[Expression[Any]]) -> Iterable[str]:

@@ -9,6 +9,7 @@ parts of an expression in the same order, so that the n-th value that `shape` gi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import sqlalchemy
@@ -203,7 +204,7 @@ class Ordering:
     ) -> None:
         self.expression = expression
         self.descending = descending
-        self.nulls = nulls
+        self.nulls: Literal["first", "last"] | None = nulls
 
     def resolved(self, names: Names) -> Ordering:
         """As of an expression."""
@@ -257,18 +258,25 @@ class Value(Expression[T]):
         if self.value is None:
             key(("null", None if self.field is None else field_key(self.field)))
             return
+        if type(self.value) is Decimal and self.field is None:
+            # How many digits a decimal has is a part of its type.
+            self.field = self._known()
         key(("value", type(self.value) if self.field is None else field_key(self.field)))
         values(self.value)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
-        return sqlalchemy.null() if self.value is None else scope.parameter(self.output(scope))
+        if self.value is None:
+            return sqlalchemy.null()
+        field = self.output(scope)
+        return scope.dialect.typed(scope.parameter(field), field)
 
     def output(self, scope: Scope) -> Field[Any]:
-        if self.field is None:
-            from covet_orm.fields.inference import field_of
+        return self.field if self.field is not None else self._known()
 
-            self.field = field_of(self.value)
-        return self.field
+    def _known(self) -> Field[Any]:
+        from covet_orm.fields.inference import field_of
+
+        return field_of(self.value)
 
     def __repr__(self) -> str:
         return f"Value({self.value!r})"
@@ -343,7 +351,8 @@ def field_key(field: Field[Any]) -> Any:
     """What stands for a field in a shape: itself when it belongs to a model, else how it is declared."""
     if hasattr(field, "model"):
         return field
-    return (type(field), *((name, _hashable(value)) for name, value in vars(field).items()))
+    # What begins with an underscore was made of the rest.
+    return (type(field), *((name, _hashable(value)) for name, value in vars(field).items() if name[0] != "_"))
 
 
 def _hashable(value: Any) -> Any:

@@ -130,7 +130,8 @@ class DateTimeField(Field[T]):
 class DateField(Field[T]):
     """A day of the years 1 to 9999.
 
-    PostgreSQL's driver takes the first and the last of them for `-infinity` and `infinity`, which come back as those days.
+    PostgreSQL's driver takes the first and the last of them for `-infinity` and `infinity`, which come back as those
+    days.
 
     Args:
         auto_now_add: the day of the first save, in UTC, unless a value is given.

@@ -63,7 +63,7 @@ class StoredFile(str):
         Nothing is ever replaced. The object stays when the row that refers to it goes, or is never saved.
 
         Args:
-            name: the name of the file. Only letters, digits, dots, hyphens and underscores of it become part of the key.
+            name: the name of the file. Its letters, digits, dots, hyphens and underscores become part of the key.
             data: its content, or an asynchronous iterable of chunks.
             folder: what the key begins with.
             store: the alias of the store.

@@ -36,6 +36,7 @@ __all__ = [
     "TEXT",
     "TIME",
     "ComputedDecimal",
+    "ComputedDuration",
     "ComputedFloat",
     "ComputedInteger",
     "Family",
@@ -89,6 +90,13 @@ class ComputedFloat(FloatField[float]):
         return None if kind == "postgresql" else float
 
 
+class ComputedDuration(DurationField[dt.timedelta]):
+    """A span of time that a database computed, whose microseconds some give as a decimal."""
+
+    def loader(self, kind: str) -> Convert | None:
+        return None if kind == "postgresql" else lambda value: dt.timedelta(microseconds=int(value))
+
+
 class ComputedDecimal(DecimalField[Decimal]):
     """A decimal number that a database computed, rounded to the same number of digits by all of them.
 
@@ -126,10 +134,10 @@ class ComputedDecimal(DecimalField[Decimal]):
         return load
 
 
-BOOLEAN: Field[Any] = BooleanField[bool](null=True)
+BOOLEAN: Field[Any] = BooleanField[bool | None](null=True)
 DATE: Field[Any] = DateField[dt.date]()
 DATETIME: Field[Any] = DateTimeField[dt.datetime]()
-DURATION: Field[Any] = DurationField[dt.timedelta]()
+DURATION: Field[Any] = ComputedDuration()
 FLOAT: Field[Any] = ComputedFloat()
 INTEGER: Field[Any] = ComputedInteger()
 JSON: Field[Any] = JSONField()
@@ -142,7 +150,6 @@ KNOWN: dict[type, Field[Any]] = {
     int: BigIntegerField[int](),
     float: FLOAT,
     str: TEXT,
-    Decimal: ComputedDecimal(MOST_PLACES),
     dt.date: DATE,
     dt.time: TIME,
     dt.timedelta: DURATION,
@@ -164,6 +171,9 @@ def field_of(value: object) -> Field[Any]:
     """
     if isinstance(value, dt.datetime):
         return NAIVE if value.tzinfo is None else DATETIME
+    if isinstance(value, Decimal):
+        exponent = value.as_tuple().exponent
+        return _computed_decimal(min(max(-exponent, 0), MOST_PLACES) if isinstance(exponent, int) else 0)
     if isinstance(value, Enum):
         return field_of(value.value)
     for kind in type(value).__mro__:
@@ -178,9 +188,9 @@ def plain_field(field: Field[Any]) -> Field[Any]:
     """The field that says what the values are: what a foreign key refers to, the result of a generated column."""
     while True:
         if hasattr(field, "remote"):
-            field = field.remote
+            field = getattr(field, "remote")  # noqa: B009 - a foreign key, whose module imports this one
         elif field.generated and hasattr(field, "output"):
-            field = field.output
+            field = getattr(field, "output")  # noqa: B009 - as above
         else:
             return field
 

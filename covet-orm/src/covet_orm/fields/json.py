@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 import msgspec
 import sqlalchemy
-from sqlalchemy.dialects.mysql import JSON as MySQLJSON
+from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from covet_orm.exceptions import DataError
@@ -30,7 +30,7 @@ SORTED = msgspec.json.Encoder(order="deterministic")
 
 
 class JSONField(Field[T]):
-    """A value of JSON: `jsonb` on PostgreSQL, `json` on MySQL and MariaDB (there a text that is checked), a text on SQLite.
+    """A value of JSON: `jsonb` on PostgreSQL, `json` on MySQL and MariaDB (there a checked text), a text on SQLite.
 
     It is written with the keys of its objects sorted and without blanks, so that equal values are equal texts where a
     database compares texts. None is NULL; the null of JSON can stand inside of a value alone.
@@ -40,8 +40,8 @@ class JSONField(Field[T]):
     1e23, which has no digits behind the point, comes back from it as an int.
 
     Args:
-        schema: a type that msgspec knows, such as a Struct, a dataclass or `list[int]`: values are of it, and what is in
-            the database is checked against it when it is loaded.
+        schema: a type that msgspec knows, such as a Struct, a dataclass or `list[int]`: values are of it, and what is
+            in the database is checked against it when it is loaded.
     """
 
     kind = "JSON"
@@ -66,7 +66,7 @@ class JSONField(Field[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return sqlalchemy.Text().with_variant(JSONB(), "postgresql").with_variant(MySQLJSON(), "mysql", "mariadb")
+        return sqlalchemy.Text().with_variant(JSONB(), "postgresql").with_variant(mysql.JSON(), "mysql", "mariadb")
 
     def unsupported(self, kind: str) -> str:
         if kind in ("mysql", "mariadb") and (self.unique or self.db_index or self.primary_key):

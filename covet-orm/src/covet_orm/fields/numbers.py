@@ -230,7 +230,7 @@ class BigAutoField(AutoField[T]):
 
 
 class FloatField(Field[T]):
-    """A floating-point number of 64 bits (IEEE 754). NaN and the infinities, which PostgreSQL alone keeps, are refused."""
+    """A floating-point number of 64 bits (IEEE 754). NaN and the infinities are refused: PostgreSQL alone has them."""
 
     kind = "float"
 

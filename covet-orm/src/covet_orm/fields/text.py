@@ -79,13 +79,13 @@ class CharField(Field[T]):
     def __init__(self, *, max_length: int | None = None, null: bool = False, **options: Any) -> None:
         if max_length is None:
             raise ModelError(
-                f"{type(self).__name__} needs a length: {type(self).__name__}(max_length=100); TextField() is for text of "
-                "any length"
+                f"{type(self).__name__} needs a length: {type(self).__name__}(max_length=100); TextField() is for text "
+                "of any length"
             )
         if not 1 <= max_length <= MOST_IN_POSTGRESQL:
             raise ModelError(
-                f"{type(self).__name__}(max_length={max_length}): it is from 1 to {MOST_IN_POSTGRESQL}; TextField() is for "
-                "text of any length"
+                f"{type(self).__name__}(max_length={max_length}): it is from 1 to {MOST_IN_POSTGRESQL}; TextField() is "
+                "for text of any length"
             )
         self.max_length = max_length
         Field.__init__(self, null=null, **options)
@@ -124,8 +124,8 @@ class CharField(Field[T]):
 class EmailField(CharField[T]):
     """An e-mail address, in the form that browsers take; letters of every script are taken as well.
 
-    Upper and lower case are told apart, as everywhere: a program that takes `Ada@example.org` for `ada@example.org` makes
-    it so before it saves, or has a `UniqueConstraint(Lower("email"))`.
+    Upper and lower case are told apart, as everywhere: a program that takes `Ada@example.org` for `ada@example.org`
+    makes it so before it saves, or has a `UniqueConstraint(Lower("email"))`.
 
     Args:
         max_length: the most characters (254 are the most that an address can have, RFC 5321, section 4.5.3).
@@ -266,5 +266,8 @@ _bounded: Any = CharField.__init__
 
 def _no_index(field: Field[Any], kind: str) -> str:
     if kind in ("mysql", "mariadb") and (field.unique or field.db_index or field.primary_key):
-        return f"{kind} keeps no index of text longer than {MOST_IN_AN_INDEX} characters: use a CharField with that max_length"
+        return (
+            f"{kind} keeps no index of text longer than {MOST_IN_AN_INDEX} characters: use a CharField with that "
+            "max_length"
+        )
     return ""

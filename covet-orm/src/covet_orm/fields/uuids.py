@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
@@ -48,7 +49,7 @@ class UUIDField(Field[T]):
         raise ValueError(f"{value!r} is no UUID")
 
     def binder(self, kind: str) -> Convert:
-        exact: Any = self.to_python
+        exact: Callable[[Any], Any] = self.to_python
         if kind == "postgresql":
             return exact
         if kind in ("mysql", "mariadb"):

@@ -75,8 +75,8 @@ def _evaluated(name: str, key: str, annotation: Any, namespace: dict[str, Any]) 
         # Most annotations declare nothing, and may name what is imported for type checkers alone.
         if "Annotated" in annotation:
             raise ModelError(
-                f"{name}.{key}: the annotation {annotation!r} cannot be evaluated ({error}); its names have to be those of "
-                f"the module; or declare it as {key} = ..."
+                f"{name}.{key}: the annotation {annotation!r} cannot be evaluated ({error}); its names are to be "
+                f"those of the module; or declare it as {key} = ..."
             ) from error
         return None
 

@@ -116,12 +116,12 @@ class _RowScope(Scope):
     def join(self, relations: Sequence[Any]) -> Any:
         if relations:
             raise ModelError(
-                f"{self.options.model.__name__}: a definition sees the columns of one row, and {relations[0].name!r} leads "
-                "to another table"
+                f"{self.options.model.__name__}: a definition sees the columns of one row, and {relations[0].name!r} "
+                "leads to another table"
             )
         return super().join(relations)
 
-    def _add(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
+    def _add(self, *arguments: Any, **options: Any) -> None:
         raise ModelError(f"{self.options.model.__name__}: a definition sees its own table, and not that of a parent")
 
     def _next(self) -> Any:

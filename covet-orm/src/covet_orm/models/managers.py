@@ -6,6 +6,7 @@ import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
+from covet_orm.exceptions import ModelError
 from covet_orm.models.delegation import QueryMethods
 
 if TYPE_CHECKING:
@@ -79,13 +80,6 @@ class Manager(ManagerDescriptor, QueryMethods[M]):
         """What every query of this manager begins with."""
         return _queryset()(self.model)
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name):
-            if name.startswith("_") or name == "model":
-                raise AttributeError(name)
-            return getattr(self.get_queryset(), name)
-
     def __repr__(self) -> str:
         model = getattr(self, "model", None)
         return f"<{type(self).__name__} of {model.__name__ if model is not None else 'no model yet'}>"
@@ -108,7 +102,7 @@ class QuerySetManager(ManagerDescriptor, Generic[Q]):
     def __get__(self, instance: None, owner: type[Any]) -> Q: ...
     @overload
     def __get__(self, instance: Model, owner: type[Any]) -> Q: ...
-    def __get__(self, instance: Any, owner: type[Any]) -> Any:
+    def __get__(self, instance: Any, owner: type[Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         refuse_instance(instance, owner)
         return self.queryset(owner)
 
@@ -119,8 +113,15 @@ def base_queryset(model: type[M]) -> QuerySet[M]:
 
 
 def default_queryset(model: type[M]) -> QuerySet[M]:
-    """What a model's default manager begins with."""
-    manager: Any = getattr(model, model._meta.default_manager)
+    """What a model's default manager begins with.
+
+    Raises:
+        ModelError: `Meta.default_manager` names none.
+    """
+    name = model._meta.default_manager
+    manager: Any = getattr(model, name, None)
+    if manager is None or not hasattr(manager, "all"):
+        raise ModelError(f"{model.__qualname__}.Meta.default_manager is {name!r}, and the model has no such manager")
     found: QuerySet[M] = manager.all()
     return found
 

@@ -150,14 +150,14 @@ def _check_field_name(model: str, name: str) -> None:
             f"{model}.{name}: a field's name neither begins nor ends with an underscore, holds no two in a row (they "
             "separate the steps of a path), and is not pk"
         )
-    if not name.isidentifier() or keyword.iskeyword(name):
+    if not name.isidentifier() or keyword.iskeyword(name) or name == "self":
         raise ModelError(f"{model}: a field cannot be called {name!r}; db_column may be any name")
     from covet_orm.models.instances import Model
 
     if hasattr(Model, name):
         raise ModelError(
-            f"{model}.{name} would hide Model.{name}; give the field another name, and db_column={name!r} if the column is "
-            "called so"
+            f"{model}.{name} would hide Model.{name}; give the field another name, and db_column={name!r} if the "
+            "column is called so"
         )
 
 

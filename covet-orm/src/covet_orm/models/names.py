@@ -37,7 +37,7 @@ def check_name(name: str, what: str, remedy: str) -> str:
 
 
 def shortened(name: str, ending: str = "") -> str:
-    """A name with an ending, of at most 63 bytes: of a longer one the beginning, and digits that tell it from others."""
+    """A name with an ending, of at most 63 bytes: of a longer one the beginning, and digits that tell it apart."""
     whole = f"{name}{ending}"
     if len(whole.encode()) <= MOST_BYTES:
         return whole

@@ -89,7 +89,7 @@ class Options:
                 return given[name]
             for parent in parents:
                 # An index stands on a table, and that of a parent has its own.
-                if name in parent.given :
+                if name in parent.given and (parent.abstract or name not in OF_A_TABLE):
                     return parent.given[name]
             return default
 

@@ -78,7 +78,7 @@ def build_table(model: Any) -> sqlalchemy.Table:
         for declared in (*options.indexes, *options.constraints):
             if not isinstance(declared, Definition):
                 raise ModelError(
-                    f"{model.__qualname__}.Meta: {declared!r} is neither an index nor a constraint, such as Index('name')"
+                    f"{model.__qualname__}.Meta: {declared!r} is neither index nor constraint, such as Index('name')"
                 )
             declared.attach(made, options)
         _check_names(made, model)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.expressions.base import Expression, as_expression
+from covet_orm.expressions.references import F
 from covet_orm.identifiers import check_identifier
 from covet_orm.queries.clauses import NONE
 from covet_orm.queries.grouping import is_aggregate
@@ -40,13 +41,16 @@ def annotate(query: Q, expressions: Mapping[str, Any], *, hidden: bool = False) 
     known: dict[str, Expression[Any]] = dict(query._annotations)
     for name, given in expressions.items():
         _check_name(query, name)
+        if isinstance(given, F) and given.name == name and name in known:
+            # What was an alias is given back from now on.
+            continue
         known[name] = as_expression(given).resolved(Names(query.options, dict(known)))
     made._annotations = known
     groups = made._clauses is None or made._clauses.group is None
     if query._chosen is not None:
         mode, names = query._chosen
         if groups and any(is_aggregate(known[name], known) for name in expressions):
-            made._clauses = (made._clauses or NONE).but(group=names)
+            made._clauses = (made._clauses or NONE).but(group=names, of_rows=frozenset(query._annotations))
         if not hidden and mode != "flat":
             made._chosen = (mode, (*names, *(name for name in expressions if name not in names)))
     if hidden:

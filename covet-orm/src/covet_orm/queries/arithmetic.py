@@ -89,6 +89,7 @@ def _with_spans(
     if spans == 0:
         return _difference(scope, left, right)
     moment, span = (right, left) if kinds[0] == "duration" else (left, right)
+    span = sqlalchemy.type_coerce(span, sqlalchemy.BigInteger())
     if operator == "-":
         span = -span
     if scope.kind == "sqlite":

@@ -1,8 +1,8 @@
 """Writing many objects at once: `bulk_create` and `bulk_update`.
 
 Keys that the database counts are known before the rows are sent, so that no order of returned rows has to be relied on:
-PostgreSQL gives out as many numbers of the sequence as are needed, and takes the rows by COPY; SQLite has one writer, who
-counts on from the largest key. MariaDB and MySQL count on within one statement.
+PostgreSQL gives out as many numbers of the sequence as are needed, and takes the rows by COPY; SQLite has one writer,
+who counts on from the largest key. MariaDB and MySQL count on within one statement.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import sqlalchemy
 from covet_orm.databases import Database
 from covet_orm.dialects import compile_statement
 from covet_orm.drivers.protocol import Connection
-from covet_orm.exceptions import FieldError, IntegrityError, ModelError, NotSupported, QueryError, ValidationError
+from covet_orm.exceptions import FieldError, IntegrityError, ModelError, QueryError, ValidationError
 from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import DB_DEFAULT
+from covet_orm.models.changes import note_written
+from covet_orm.models.inheritance import lineage
 from covet_orm.models.validation import checked
-from covet_orm.queries.saving import named, remembered_source
+from covet_orm.queries.saving import insert, named, remembered_source
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -54,6 +56,16 @@ async def bulk_create(
             raise ModelError(f"bulk_create of {model.__name__} was given {instance!r}")
     if not objects:
         return
+    if model._meta.parent_link is not None:
+        if ignore_conflicts or update_conflicts:
+            raise QueryError(
+                f"bulk_create of {model.__name__} cannot pass over conflicts: its objects stand in several tables, and "
+                "one row of each is there or none"
+            )
+        async with database.transaction():
+            for instance in objects:
+                await insert(instance, database)
+        return
     conflicts = _conflicts(database.kind, model, ignore_conflicts, update_conflicts, update_fields, unique_fields)
     async with database.transaction(), database.connection() as connection:
         for given, group in _by_fields(model, objects):
@@ -75,40 +87,78 @@ async def bulk_update(
     for field in fields:
         if field.primary_key:
             raise FieldError(f"bulk_update cannot change {field!r}, by which it finds the rows")
+        if field is options.version_field:
+            raise FieldError(f"bulk_update counts {field!r} by itself")
     for instance in objects:
         if not instance.saved:
             raise QueryError(f"{instance!r} was not saved yet: bulk_create inserts it")
     if not objects:
         return 0
-    keys = options.primary_key
-    table = model.__table__
-    statement = (
-        sqlalchemy.update(table)
-        .values(
-            {field.column: sqlalchemy.bindparam(f"v_{field.column}", type_=field.column_type()) for field in fields}
-        )
-        .where(
-            *(table.c[key.column] == sqlalchemy.bindparam(f"k_{key.column}", type_=key.column_type()) for key in keys)
-        )
-    )
-    compiled = compile_statement(statement, database.kind)
-    order = {f"v_{field.column}": number for number, field in enumerate(fields)}
-    order |= {f"k_{key.column}": len(fields) + number for number, key in enumerate(keys)}
-    places = [order[name] for name in compiled.names]
-    rows = _checked_rows(objects, [*fields, *keys], database.kind)
-    arranged = [[row[place] for place in places] for row in rows]
+    rows = _checked_rows(objects, fields, database.kind)
+    version = options.version_field
     async with database.transaction(), database.connection() as connection:
-        for part in _parts(arranged, batch_size):
-            try:
-                await connection.execute_many(compiled.sql, part)
-            except IntegrityError as error:
-                raise named(error, options) from error.__cause__
+        for table_model in lineage(model):
+            own = [number for number, field in enumerate(fields) if field.model is table_model]
+            counted = version if version is not None and version.model is table_model else None
+            if not own and counted is None:
+                continue
+            sql, arrange = _update_statement(database.kind, table_model, [fields[number] for number in own], counted)
+            keys = _checked_rows(objects, table_model._meta.primary_key, database.kind)
+            arranged = [arrange([row[number] for number in own], key) for row, key in zip(rows, keys, strict=True)]
+            for part in _parts(arranged, batch_size):
+                try:
+                    await connection.execute_many(sql, part)
+                except IntegrityError as error:
+                    raise named(error, options) from error.__cause__
+    if version is not None:
+        # What else was changed of a row since it was read, a later save notices.
+        for instance in objects:
+            counted_on = getattr(instance, version.attribute) + 1
+            setattr(instance, version.attribute, counted_on)
+            note_written(instance, version, counted_on)
     for instance, row in zip(objects, rows, strict=True):
         before = dict(zip(instance._source.fields, instance._row, strict=False))
         before |= dict(zip(fields, row, strict=False))
         instance._row = tuple(before.values())
         instance._source = remembered_source(database, list(before))
     return len(objects)
+
+
+def _update_statement(
+    kind: str, model: Any, fields: Sequence[Field[Any]], counted: Field[Any] | None
+) -> tuple[str, Callable[[Sequence[Any], Sequence[Any]], list[Any]]]:
+    """The UPDATE of one row of a table, and what brings its values and its key into the driver's order.
+
+    Args:
+        kind: the database's.
+        model: the model whose table it is.
+        fields: what is written.
+        counted: the version field of that table, which counts on.
+    """
+    keys = model._meta.primary_key
+    table = model.__table__
+    values: dict[str, Any] = {
+        field.column: sqlalchemy.bindparam(f"v_{field.column}", type_=field.column_type()) for field in fields
+    }
+    if counted is not None:
+        values[counted.column] = table.c[counted.column] + sqlalchemy.literal_column("1")
+    statement = (
+        sqlalchemy.update(table)
+        .values(values)
+        .where(
+            *(table.c[key.column] == sqlalchemy.bindparam(f"k_{key.column}", type_=key.column_type()) for key in keys)
+        )
+    )
+    compiled = compile_statement(statement, kind)
+    order = {f"v_{field.column}": number for number, field in enumerate(fields)}
+    order |= {f"k_{key.column}": len(fields) + number for number, key in enumerate(keys)}
+    places = [order[name] for name in compiled.names]
+
+    def arrange(row: Sequence[Any], key: Sequence[Any]) -> list[Any]:
+        both = [*row, *key]
+        return [both[place] for place in places]
+
+    return compiled.sql, arrange
 
 
 async def _insert(

@@ -22,6 +22,7 @@ class Clauses:
 
     Attributes:
         group: the names whose equal values make a group; None where rows are not grouped.
+        of_rows: the annotations that were there before the groups, and are of each row.
         hidden: the annotations that are used and not given back.
         empty: whether it gives nothing, whatever there is.
         combined: the queries that it is made of, where it is a set operation.
@@ -30,6 +31,7 @@ class Clauses:
     """
 
     group: tuple[str, ...] | None = None
+    of_rows: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     empty: bool = False
     combined: Combination | None = None
@@ -42,7 +44,7 @@ class Clauses:
 
     def shape(self, key: Add, values: Add) -> None:
         """As of an expression."""
-        key(("clauses", self.group, self.hidden, self.empty, len(self.joined)))
+        key(("clauses", self.group, self.of_rows, self.hidden, self.empty, len(self.joined)))
         if self.combined is not None:
             self.combined.shape(key, values)
         for one in self.joined:

@@ -41,7 +41,12 @@ class FoundLookup:
 
     def __init__(self, options: Options, keyword: str) -> None:
         path = options.path(keyword)
-        found = split_lookup(path.field, path.rest, keyword)
+        more: list[str] = []
+        if path.rest and isinstance(path.field, ForeignKey):
+            more = _names(path.field.target)
+        elif path.rest and path.relations:
+            more = _names(path.relations[-1].target)
+        found = split_lookup(path.field, path.rest, keyword, more)
         before = keyword.split("__")
         self.name = "__".join([*before[: len(before) - len(path.rest)], *found.names])
         self.lookup = found.lookup
@@ -185,6 +190,10 @@ def _not_covered(scope: Scope, relations: tuple[Relation, ...]) -> tuple[Relatio
 def _ends_with_relation(names: Sequence[str], path: Any) -> bool:
     last = names[len(names) - len(path.rest) - 1]
     return bool(last == path.relations[-1].name) and not isinstance(path.field, ForeignKey)
+
+
+def _names(model: type[Any]) -> list[str]:
+    return [*model._meta.by_name, *model._meta.relations]
 
 
 def _keys(value: Any, model: type[Any]) -> Any:

@@ -55,6 +55,8 @@ PARTS = (
 TRUNCATIONS = ("year", "quarter", "month", "week", "day", "hour", "minute", "second")
 """What a point in time can be cut down to."""
 
+INSTANT = dt.timedelta(microseconds=1)
+
 POSTGRESQL = {"iso_year": "isoyear", "week_day": "dow", "iso_week_day": "isodow"}
 STRFTIME = {"year": "%Y", "month": "%m", "day": "%d", "hour": "%H", "minute": "%M", "second": "%S"}
 FORMATS = {
@@ -169,8 +171,13 @@ class Bound(Field[Any]):
             day = dt.date(value, 12, 31) if last else dt.date(value, 1, 1)
             if is_date:
                 return bind(day)
-            time = dt.time.max if last else dt.time.min
-            return bind(dt.datetime.combine(day, time, tzinfo=dt.UTC if aware else None))
+            moment = dt.datetime.combine(day, dt.time.max if last else dt.time.min, tzinfo=dt.UTC if aware else None)
+            # The first and the last moment of all are none that a field takes.
+            if value == dt.MINYEAR and not last:
+                moment += INSTANT
+            elif value == dt.MAXYEAR and last:
+                moment -= INSTANT
+            return bind(moment)
 
         return bound
 
@@ -261,11 +268,11 @@ def in_time_zone(scope: Scope, column: ColumnElement[Any], zone: dt.tzinfo) -> C
     if zone is dt.UTC:
         zone = dt.timezone(dt.timedelta(0))
     if isinstance(zone, dt.timezone):
-        offset = zone.utcoffset(None)
+        seconds = int(zone.utcoffset(None).total_seconds())
         if scope.kind == "postgresql":
-            span = sqlalchemy.literal(offset, sqlalchemy.Interval(native=True))
+            nothing = [sqlalchemy.literal_column("0")] * 6
+            span = func.make_interval(*nothing, sqlalchemy.literal_column(str(seconds)))
             return func.timezone(span, column, type_=sqlalchemy.DateTime())
-        seconds = int(offset.total_seconds())
         sign = "-" if seconds < 0 else "+"
         name = f"{sign}{abs(seconds) // 3600:02}:{abs(seconds) // 60 % 60:02}"
         if scope.kind == "sqlite":

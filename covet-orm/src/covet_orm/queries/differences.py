@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement
 from sqlalchemy.dialects import mysql
+
+from covet_orm.fields.inference import family
+
+if TYPE_CHECKING:
+    from covet_orm.fields.base import Field
 
 __all__ = ["DIFFERENCES", "Differences", "MariaDB", "MySQL", "SQLite"]
 
@@ -28,6 +33,10 @@ class Differences:
         """Whether something in a text matches a regular expression; with `fold`, whatever its case."""
         return left.op("~*" if fold else "~", is_comparison=True)(pattern)
 
+    def typed(self, parameter: ColumnElement[Any], field: Field[Any]) -> ColumnElement[Any]:
+        """A parameter that stands by itself, of the type of a field."""
+        return parameter
+
     def as_text(self, element: ColumnElement[Any]) -> ColumnElement[Any]:
         """A value of another type as text."""
         return sqlalchemy.cast(element, sqlalchemy.Text())
@@ -36,7 +45,7 @@ class Differences:
 class MySQL(Differences):
     """MySQL and MariaDB: what is compared depends on the collation, unless one is named."""
 
-    returning = ()
+    returning: tuple[str, ...] = ()
 
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         if fold:
@@ -46,6 +55,12 @@ class MySQL(Differences):
     def regex(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         collation = "utf8mb4_general_ci" if fold else "utf8mb4_bin"
         return left.op("REGEXP", is_comparison=True)(_collated(pattern, collation))
+
+    def typed(self, parameter: ColumnElement[Any], field: Field[Any]) -> ColumnElement[Any]:
+        # Points in time are texts there, unless something makes them what they are.
+        types: dict[str, Any] = {"date": sqlalchemy.Date(), "datetime": mysql.DATETIME(fsp=6), "time": mysql.TIME(fsp=6)}
+        column_type = types.get(family(field))
+        return parameter if column_type is None else sqlalchemy.cast(parameter, column_type)
 
     def as_text(self, element: ColumnElement[Any]) -> ColumnElement[Any]:
         return sqlalchemy.cast(element, mysql.CHAR(charset="utf8mb4"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from covet_orm.queries.querysets import QuerySet
     from covet_orm.queries.scope import Scope
 
-__all__ = ["around", "check_groups", "grouping", "is_aggregate", "is_windowed"]
+__all__ = ["around", "check_groups", "grouping", "is_aggregate", "is_windowed", "of_groups"]
 
 Annotations = Mapping[str, "Expression[Any]"]
 
@@ -48,10 +48,19 @@ def _annotations_in(expression: Expression[Any], annotations: Annotations) -> It
         yield from _annotations_in(part, annotations)
 
 
-def grouping(query: QuerySet[Any], scope: Scope) -> list[ColumnElement[Any]]:
-    """What stands behind GROUP BY: the columns of the names, and of what the order and the columns need."""
-    assert query._clauses is not None
-    return [scope.resolve(name)[0] for name in query._clauses.group or ()]
+def of_groups(query: QuerySet[Any]) -> Annotations:
+    """The annotations of a query that are of its groups, and not of its rows."""
+    of_rows = query._clauses.of_rows if query._clauses is not None else frozenset()
+    return {name: expression for name, expression in query._annotations.items() if name not in of_rows}
+
+
+def grouping(query: QuerySet[Any], scope: Scope) -> list[Any]:
+    """What stands behind GROUP BY. MySQL and MariaDB know what they compute by its name alone, and not by its text."""
+    assert query._clauses is not None and query._clauses.group is not None
+    by_name: set[str] = set()
+    if scope.kind in ("mysql", "mariadb") and query._chosen is not None:
+        by_name = {name for name in query._chosen[1] if annotation_in(query._annotations, name) is not None}
+    return [name if name in by_name else scope.resolve(name)[0] for name in query._clauses.group]
 
 
 def check_groups(query: QuerySet[Any], scope: Scope) -> None:
@@ -83,7 +92,7 @@ def _check_chains(query: QuerySet[Any], scope: Scope, group: set[str]) -> None:
             by_keys.add(tuple(scope.options.path(name).relations))
     beyond: dict[tuple[Relation, ...], Aggregate[Any]] = {}
     plain: list[Aggregate[Any]] = []
-    for aggregate in _aggregates_in(query._annotations.values()):
+    for aggregate in _aggregates_in(of_groups(query).values()):
         chain = aggregate.chain(scope)
         if chain and not any(keys[: len(chain)] == chain for keys in by_keys):
             beyond.setdefault(chain, aggregate)
@@ -157,7 +166,8 @@ def around(
         return columns[part.place] if isinstance(part, _Placeholder) else None
 
     def settle(element: Any) -> Any:
-        return visitors.replacement_traverse(element, {}, settled)
+        found: ColumnElement[Any] = element
+        return visitors.replacement_traverse(found, {}, settled)
 
     outer = sqlalchemy.select(*columns[: len(wanted)]).where(*map(settle, new_conditions))
     return (

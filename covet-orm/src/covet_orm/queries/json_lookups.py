@@ -15,6 +15,7 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.dialects.mysql import CHAR
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.elements import Null
 
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression
@@ -113,8 +114,8 @@ def as_text(scope: Scope, element: ColumnElement[Any]) -> ColumnElement[Any]:
 def as_json(scope: Scope, element: ColumnElement[Any], field: Field[Any]) -> ColumnElement[Any]:
     """An expression of any type as JSON."""
     kind = family(field)
-    if kind == "json":
-        return element
+    if kind == "json" or isinstance(element, Null):
+        return sqlalchemy.cast(element, JSONB()) if isinstance(element, Null) and scope.kind == "postgresql" else element
     if scope.kind == "postgresql":
         return func.to_jsonb(element, type_=JSONB())
     if scope.kind == "sqlite":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement
@@ -118,11 +118,20 @@ def lookup_of(field: Field[Any], name: str) -> Lookup:
 
 def refined(lookup: Lookup, field: Field[Any]) -> Lookup:
     """The lookup of the same name that a field has, of one that was found before the field was known."""
+    if find_lookup(lookup.name) is not lookup:
+        # Not what a name by itself stands for, such as the lookups of a year.
+        return lookup
     return _lookup(field, lookup.name) or lookup
 
 
-def split_lookup(field: Field[Any], rest: Sequence[str], keyword: str) -> Found:
+def split_lookup(field: Field[Any], rest: Sequence[str], keyword: str, more: Iterable[str] = ()) -> Found:
     """What follows a field in a keyword: transforms, and the lookup, `exact` when there is none.
+
+    Args:
+        field: the field.
+        rest: the names behind it.
+        keyword: all of it, for messages.
+        more: what else could have stood there.
 
     Raises:
         FieldError: one of them is unknown.
@@ -139,7 +148,7 @@ def split_lookup(field: Field[Any], rest: Sequence[str], keyword: str) -> Found:
                 return Found(tuple(rest[:position]), lookup, field)
         transform = _transform(field, name)
         if transform is None:
-            known = _lookups_of(field) | _transforms_of(field)
+            known = [*(more if position == 0 else ()), *_lookups_of(field), *_transforms_of(field)]
             raise FieldError(f"{keyword!r}: {_unknown(name, known)}")
         before, last, field = field, transform, transform.output(field)
     if last is not None and "exact" in last.lookups:

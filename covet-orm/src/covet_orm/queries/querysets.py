@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from covet_orm.databases import Database, database_for
-from covet_orm.exceptions import FieldError, QueryError
+from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Combined, Condition
 from covet_orm.expressions.references import F
@@ -256,6 +256,9 @@ class QuerySet(Reading[M]):
 
     async def delete(self) -> int:
         """Delete every row, in one statement; the database deletes, or changes, what refers to them.
+
+        Where somebody listens to `pre_delete` or `post_delete` of the model, or of what goes with it, the objects are
+        read first and told of, in one transaction.
 
         Returns:
             how many rows there were, those that went with them not counted.

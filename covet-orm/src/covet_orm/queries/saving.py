@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from covet_orm.databases import Database, database_for
-from covet_orm.exceptions import FieldError, IntegrityError, QueryError, StaleObject
+from covet_orm.exceptions import IntegrityError, QueryError, StaleObject
 from covet_orm.expressions.base import Expression
-from covet_orm.fields.base import DB_DEFAULT
 from covet_orm.models.changes import changed
 from covet_orm.models.inheritance import lineage
 from covet_orm.models.managers import base_queryset
 from covet_orm.models.validation import checked
 from covet_orm.queries.differences import DIFFERENCES
-from covet_orm.queries.plans import Plan
 from covet_orm.queries.parents import insert_parts
+from covet_orm.queries.plans import Plan
 from covet_orm.queries.sources import Source
 from covet_orm.relations.deletion import delete_with_signals, wants_signals
 from covet_orm.signals import post_save, pre_save
@@ -25,7 +24,7 @@ from covet_orm.signals import post_save, pre_save
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["delete", "delete_row", "named", "refresh", "remembered_source", "save"]
+__all__ = ["delete", "delete_row", "insert", "named", "refresh", "remembered_source", "save"]
 
 
 async def save(
@@ -48,7 +47,7 @@ async def save(
 
 async def _write(instance: Any, update_fields: Iterable[str] | None, created: bool, database: Database) -> None:
     if created:
-        await _insert(instance, database)
+        await insert(instance, database)
         return
     options = instance._meta
     if update_fields is None:
@@ -58,7 +57,7 @@ async def _write(instance: Any, update_fields: Iterable[str] | None, created: bo
     moving = [field for field in options.fields if getattr(field, "auto_now", False) and field not in fields]
     if update_fields is None and fields:
         for field in moving:
-            setattr(instance, field.attribute, field.now())  # type: ignore[attr-defined]
+            setattr(instance, field.attribute, field.now())
         fields += moving
     if fields:
         await _update(instance, fields, database)
@@ -130,7 +129,8 @@ async def refresh(instance: Any, names: Sequence[str], *, using: str | Database 
         del instance._related
 
 
-async def _insert(instance: Any, database: Database) -> None:
+async def insert(instance: Any, database: Database) -> None:
+    """Insert an object, without signals."""
     options = instance._meta
     if options.parent_link is None:
         fields, raw = await _insert_into(instance, options.concrete, options.fields, database)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select
 
 from covet_orm.exceptions import FieldError, NotSupported, QueryError
 from covet_orm.fields.numbers import BigIntegerField
-from covet_orm.queries.grouping import around, check_groups, grouping, is_aggregate, is_windowed
+from covet_orm.queries.grouping import around, check_groups, grouping, is_aggregate, is_windowed, of_groups
 from covet_orm.queries.hydration import RelatedColumns, dict_loader, object_loader, tuple_loader
 from covet_orm.queries.plans import Plan, make_plan
 from covet_orm.queries.scope import Parameters, Scope
@@ -132,7 +132,7 @@ def build_select(
         built = condition.build(scope)
         if query._annotations and is_windowed(condition, query._annotations):
             windowed.append(built)
-        elif group is not None and is_aggregate(condition, query._annotations):
+        elif group is not None and is_aggregate(condition, of_groups(query)):
             having.append(built)
         else:
             where.append(built)
@@ -146,6 +146,9 @@ def build_select(
         check_groups(query, scope)
         statement = statement.group_by(*grouping(query, scope)).having(*having)
     statement = statement.select_from(scope.from_clause())
+    if outer is not None:
+        # All tables that are none of this query's are those of queries around it, however far out.
+        statement = statement.correlate_except(*scope.joins.values())
     if clauses is not None and clauses.empty:
         statement = statement.where(sqlalchemy.false())
     if windowed:
@@ -169,8 +172,11 @@ def begin(query: QuerySet[Any], scope: Scope) -> None:
     if query._clauses is not None:
         for joined in query._clauses.joined:
             joined.build(scope)
+    grouped, of_rows = scope.grouped, query._clauses.of_rows if query._clauses is not None else ()
     for name, expression in query._annotations.items():
+        scope.grouped = grouped and name not in of_rows
         scope.built[name] = (expression.build(scope), expression.output(scope))
+    scope.grouped = grouped
 
 
 def output_names(query: QuerySet[Any]) -> dict[str, str]:
@@ -230,7 +236,7 @@ def _columns(query: QuerySet[Any], scope: Scope) -> tuple[list[ColumnElement[Any
 
 def _loaded(query: QuerySet[Any]) -> Sequence[Field[Any]]:
     """The fields that are read: all of them, unless some are deferred. The key is always read."""
-    fields = query.model._meta.fields
+    fields: Sequence[Field[Any]] = query.model._meta.fields
     if query._deferred is None:
         return fields
     chosen, names = query._deferred

@@ -49,6 +49,7 @@ class RoutedConnection:
 
     Attributes:
         number, server_id: those of the driver's connection.
+        statement: the last statement that was sent, for the pool.
         driven: the driver's connection.
     """
 
@@ -56,20 +57,12 @@ class RoutedConnection:
         self.driven = connection
         self.number = connection.number
         self.server_id = connection.server_id
+        self.statement = ""
 
     @property
     def state(self) -> SessionState:
         """What the session is in."""
         return self.driven.state
-
-    @property
-    def statement(self) -> str:
-        """The last statement that was sent, for the pool."""
-        return self.driven.statement
-
-    @statement.setter
-    def statement(self, statement: str) -> None:
-        self.driven.statement = statement
 
     @property
     def in_recovery(self) -> bool | None:
@@ -110,60 +103,63 @@ class PrimaryConnection(RoutedConnection):
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a statement; all its rows."""
-        return await self._run(lambda: self.driven.fetch(sql, params))
+        return await self._run(sql, lambda: self.driven.fetch(sql, params))
 
     async def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
         """Run a statement; all its rows and the names of their columns."""
-        return await self._run(lambda: self.driven.query(sql, params))
+        return await self._run(sql, lambda: self.driven.query(sql, params))
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; how many rows it changed."""
-        return await self._run(lambda: self.driven.execute(sql, params))
+        return await self._run(sql, lambda: self.driven.execute(sql, params))
 
     async def insert(self, sql: str, params: Sequence[Any] = ()) -> Inserted:
         """Run an INSERT without RETURNING."""
-        return await self._run(lambda: self.driven.insert(sql, params))
+        return await self._run(sql, lambda: self.driven.insert(sql, params))
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement once for each row of parameters."""
-        return await self._run(lambda: self.driven.execute_many(sql, rows), in_parts=True)
+        return await self._run(sql, lambda: self.driven.execute_many(sql, rows), in_parts=True)
 
     async def copy(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, schema: str | None = None
     ) -> int:
         """Write rows by COPY (PostgreSQL)."""
         driven: Any = self.driven
-        return await self._run(lambda: driven.copy(table, columns, rows, schema=schema))
+        return await self._run(f"COPY {table}", lambda: driven.copy(table, columns, rows, schema=schema))
 
     async def script(self, sql: str) -> None:
         """Run statements without parameters."""
         if sql in READ_ONLY:
             self._in_read_only = True
-            await self._run(lambda: self.driven.script(sql))
+            await self._run(sql, lambda: self.driven.script(sql))
         elif sql == "ROLLBACK" or (sql == "COMMIT" and self._in_read_only):
             await self.driven.script(sql)
             self._in_read_only = False
         else:
-            await self._run(lambda: self.driven.script(sql), in_parts=True)
+            await self._run(sql, lambda: self.driven.script(sql), in_parts=True)
 
     def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
         """Run a SELECT; its rows in chunks."""
+        self.statement = sql
         return self.driven.stream(sql, params, size=size)
 
-    async def _run(self, call: Callable[[], Awaitable[T]], *, in_parts: bool = False) -> T:
+    async def _run(self, sql: str, call: Callable[[], Awaitable[T]], *, in_parts: bool = False) -> T:
         """Run a statement, and note its position if that was committed.
 
         Args:
+            sql: the statement.
             call: what to run.
             in_parts: whether one that fails may have been committed in part.
         """
+        self.statement = sql
         if self.reading:
             return await call()
         try:
             result = await call()
         except BaseException as error:
             # What the server refused did not happen; what broke or was cancelled may have.
-            refused = isinstance(error, DatabaseError) and not isinstance(error, ConnectionLost)
+            refused = isinstance(error, DatabaseError) and not (isinstance(error, ConnectionLost) and error.sent)
             uncertain = in_parts or not refused
             self._site.failed(self, error, uncertain=uncertain and not self._in_read_only)
             raise
@@ -186,16 +182,17 @@ class ReplicaConnection(RoutedConnection):
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a statement; all its rows."""
-        rows: list[Row] = await self._run(lambda connection: connection.fetch(sql, params))
+        rows: list[Row] = await self._run(sql, lambda connection: connection.fetch(sql, params))
         return rows
 
     async def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
         """Run a statement; all its rows and the names of their columns."""
-        rows: Rows = await self._run(lambda connection: connection.query(sql, params))
+        rows: Rows = await self._run(sql, lambda connection: connection.query(sql, params))
         return rows
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; how many rows it changed."""
+        self.statement = sql
         return await self.driven.execute(sql, params)
 
     async def insert(self, sql: str, params: Sequence[Any] = ()) -> Inserted:
@@ -212,9 +209,11 @@ class ReplicaConnection(RoutedConnection):
 
     def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
         """Run a SELECT; its rows in chunks. What breaks half-way is not asked again."""
+        self.statement = sql
         return self.driven.stream(sql, params, size=size)
 
-    async def _run(self, call: Call) -> Any:
+    async def _run(self, sql: str, call: Call) -> Any:
+        self.statement = sql
         outside = self.driven.state is not SessionState.TRANSACTION
         try:
             return await call(self.driven)
@@ -241,18 +240,10 @@ class CheckedDriver:
         self, driver: Driver, replication: Replication, wrap: Callable[[Connection], Connection], *, replica: bool
     ) -> None:
         self.driver = driver
+        self.kind = driver.kind
         self.replication = replication
         self.replica = replica
         self._wrap = wrap
-
-    @property
-    def kind(self) -> str:
-        """The driver's."""
-        return self.driver.kind
-
-    @kind.setter
-    def kind(self, kind: str) -> None:
-        self.driver.kind = kind
 
     async def connect(self) -> Connection:
         """A new connection.
@@ -261,6 +252,7 @@ class CheckedDriver:
             DatabaseUnavailable: it could not be made, or the server has another role.
         """
         connection = await self.driver.connect()
+        self.kind = self.driver.kind
         try:
             await self._check(connection)
         except DatabaseError as error:

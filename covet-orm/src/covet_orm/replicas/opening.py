@@ -86,6 +86,8 @@ class Replicas:
             for replica in replicas:
                 await replica.pool.open()
             await servers.watch.start()
+            # Tasks that are started from here on share the session of the one that opened the database.
+            router.session()
         except BaseException:
             await servers.close()
             raise

@@ -22,7 +22,7 @@ GTID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})-([0-9]{1,20})", re.ASCII)
 MOST_DOMAINS = 32
 
 
-class InvalidToken(OrmError, ValueError):
+class InvalidToken(OrmError, ValueError):  # noqa: N818 - as its siblings in `covet_orm.exceptions`
     """A text is no token of a position: cut, changed, or made by something else."""
 
 

@@ -1,8 +1,8 @@
 """Who reads what they wrote: a request, or a task with those that it starts.
 
 The guarantee is "read your writes" (Terry et al., Session Guarantees for Weakly Consistent Replicated Data, 1994):
-after a write, a read of the same session sees it, or what replaced it. A session keeps the position of its last write until
-`token_lifetime` has passed, whichever replicas have reached it meanwhile, as the next read may go to another one.
+after a write, a read of the same session sees it, or what replaced it. A session keeps the position of its last write
+until `token_lifetime` has passed, whichever replicas have reached it meanwhile: the next read may go to another one.
 """
 
 from __future__ import annotations

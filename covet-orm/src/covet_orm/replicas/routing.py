@@ -143,7 +143,8 @@ class Replica:
         self.lag: float | None = None
         self.router: ReadRouter | None = None
         self._since = monotonic()
-        self._told = True
+        # One that is well from the beginning has not been away.
+        self._told = False
         checked = CheckedDriver(driver, replication, lambda made: ReplicaConnection(made, self), replica=True)
         self.pool = Pool(checked, settings, name=f"{alias} (replica {name})")
 
@@ -170,7 +171,6 @@ class Replica:
         if self.away is None:
             return
         self.away = None
-        # A replica that begins well has not been away.
         if self._told:
             seconds = monotonic() - self._since
             logger.info("the replica %s of the database %s is asked again", self.name, self.alias)

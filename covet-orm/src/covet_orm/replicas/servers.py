@@ -88,8 +88,9 @@ class PostgreSQLReplication(Replication):
     """PostgreSQL 14 or later.
 
     The position of a primary is that up to which its log is flushed: a commit that was answered is before it. Only
-    where `synchronous_commit` is off it is the insert position, which may lie behind a page's header that no replica reaches
-    before the next write. (Server documentation, sections 9.28.3 and 9.28.4, and `pg_stat_wal_receiver` in 28.2.)
+    where `synchronous_commit` is off it is the insert position, which may lie behind a page's header that no replica
+    reaches before the next write. (Server documentation, sections 9.28.3 and 9.28.4, and `pg_stat_wal_receiver` in
+    28.2.)
     """
 
     # The name of a segment of the log begins with the timeline.

@@ -8,7 +8,7 @@ from collections import deque
 from time import monotonic
 
 from covet_orm.drivers.protocol import Connection, Driver
-from covet_orm.exceptions import DatabaseError
+from covet_orm.exceptions import ConnectionLost, DatabaseError
 from covet_orm.pool.background import BackgroundTasks
 from covet_orm.replicas.events import LeaveReason
 from covet_orm.replicas.positions import LogPosition, Position
@@ -66,6 +66,7 @@ class Link:
         self.driver = driver
         self.replication = replication
         self.connection: Connection | None = None
+        self._refused = False
 
     async def status(self, *, beat: bool = False) -> Status:
         """What the server tells of itself.
@@ -82,11 +83,24 @@ class Link:
                 if self.connection is None:
                     self.connection = await self.driver.connect()
                 if beat and not await self.replication.is_replica(self.connection):
-                    await self.replication.beat(self.connection)
+                    await self._beat(self.connection)
                 return await self.replication.status(self.connection)
         except BaseException:
             self.cut()
             raise
+
+    async def _beat(self, connection: Connection) -> None:
+        try:
+            await self.replication.beat(connection)
+        except ConnectionLost:
+            raise
+        except DatabaseError as error:
+            # The lag is measured all the same, by what others write.
+            level = logging.DEBUG if self._refused else logging.WARNING
+            logger.log(level, "the heartbeat of the replicas cannot be written: %s", error)
+            self._refused = True
+        else:
+            self._refused = False
 
     def cut(self) -> None:
         """Give the connection up."""

@@ -1,4 +1,4 @@
-"""The database of the tests: one per worker of pytest, beside the database that it stands for, and dropped in the end."""
+"""The database of the tests: one per worker of pytest, beside the database that it stands for, dropped in the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -20,13 +21,13 @@ from covet_orm.provisioning import create_database, drop_database, named
 from covet_orm.testing.shared import SharedLane, SharedTransaction
 from covet_orm.urls import parse_url
 
-__all__ = ["TestingDatabase", "testing_url", "worker_name"]
+__all__ = ["TestingDatabase", "url_for_tests", "worker_name"]
 
 T = TypeVar("T")
 PREFIX = "test_"
 
 
-def testing_url(url: str, folder: Path, worker: str = "") -> str:
+def url_for_tests(url: str, folder: Path, worker: str = "") -> str:
     """The URL of the database that the tests use in place of another one: `test_` before its name, and the name of the
     worker behind it. On SQLite a file in a folder of the test run.
 
@@ -93,23 +94,28 @@ class TestingDatabase:
         shared = SharedTransaction(database)
         await shared.begin()
         try:
-            with self._in_place(shared.lane, database.kind):
-                async with database:
-                    yield database
+            with self._in_place(database, shared.lane):
+                await database.open()
+                yield database
+                await database.close()
         finally:
             await shared.rollback()
 
     @asynccontextmanager
     async def committed(self) -> AsyncIterator[Database]:
         """The database for one test with pools and transactions as in production; its tables are made anew after it."""
-        async with self._plain() as database:
+        database = self._plain()
+        await database.open()
+        try:
             await self._create_tables(database)
-            with self._in_place(lambda: SharedLane.of(database), database.kind):
+            with self._in_place(database, partial(SharedLane.of, database)):
                 try:
                     yield database
                 finally:
                     await database.drop_all(self.registry)
                     self._tables.clear()
+        finally:
+            await database.close()
 
     def _plain(self) -> Database:
         return Database(self.url, alias=self.alias)
@@ -131,22 +137,23 @@ class TestingDatabase:
         await drop_database(self._plain())
 
     @contextmanager
-    def _in_place(self, lane: Callable[[], Lane], kind: str) -> Iterator[None]:
-        """Let every database of this alias be this one, those that are open already included."""
+    def _in_place(self, testing: Database, lane: Callable[[], Lane]) -> Iterator[None]:
+        """Let every database of this alias have the pools of the tests', those that are open already included."""
 
-        def stand_in(database: Database) -> Lane | None:
+        def lane_for(database: Database) -> Lane | None:
             if database.alias != self.alias:
                 return None
-            _require_same_kind(database, kind)
+            _require_same_kind(database, testing.kind)
             return lane()
 
         before: list[tuple[Database, Any]] = []
         loop = asyncio.get_running_loop()
         for database in list(databases.opened):
-            if database.alias == self.alias and loop in database._lanes:
-                _require_same_kind(database, kind)
+            if database.alias == self.alias and database is not testing and loop in database._lanes:
+                _require_same_kind(database, testing.kind)
                 before.append((database, database._lanes[loop]))
                 database._lanes[loop] = lane()
+        stand_in = databases.StandIn(testing, lane_for)
         databases.stand_ins.append(stand_in)
         try:
             yield
@@ -165,8 +172,8 @@ def worker_name() -> str:
 def _require_same_kind(database: Database, kind: str) -> None:
     if (database.kind == "sqlite") != (kind == "sqlite") or (database.kind == "postgresql") != (kind == "postgresql"):
         raise ConfigurationError(
-            f"the database {database.alias!r} of the application is {database.kind}, and that of the tests {kind}: name "
-            "one of the same kind as `covet_database` in the settings of pytest, or in COVET_TEST_DATABASE"
+            f"the database {database.alias!r} of the application is {database.kind}, and that of the tests {kind}: "
+            "name one of the same kind as `covet_database` in the settings of pytest, or in COVET_TEST_DATABASE"
         )
     database.kind = kind
 

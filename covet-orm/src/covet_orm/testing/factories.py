@@ -1,15 +1,15 @@
 """Factories: objects for tests, of which a test names only what it is about.
 
-    class TeamFactory(Factory[Team]):
-        name = Sequence(lambda n: f"team {n}")
+class TeamFactory(Factory[Team]):
+    name = Sequence(lambda n: f"team {n}")
 
 
-    class UserFactory(Factory[User]):
-        username = Sequence(lambda n: f"user{n}")
-        email = Derived(lambda values: f"{values['username']}@example.com")
-        team = SubFactory(TeamFactory)
+class UserFactory(Factory[User]):
+    username = Sequence(lambda n: f"user{n}")
+    email = Derived(lambda values: f"{values['username']}@example.com")
+    team = SubFactory(TeamFactory)
 
-    user = await UserFactory.create(team__name="red")
+user = await UserFactory.create(team__name="red")
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The pytest plugin: fixtures for databases.
 
 Asynchronous tests and fixtures run by anyio's own pytest plugin: mark them `@pytest.mark.anyio`, and let the fixture
-`anyio_backend` return "asyncio", which the drivers need. Nothing of the ORM is imported until a test asks for a fixture.
+`anyio_backend` return "asyncio", which the drivers need. Nothing of the ORM is imported until a test asks for one of
+them.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def covet_database_url(pytestconfig: pytest.Config) -> str:
-    """The URL of the database that the tests stand beside: what the environment says (`COVET_TEST_DATABASE`), else the
+    """The URL of the database that the tests stand beside: that of the environment (`COVET_TEST_DATABASE`), else the
     ini option `covet_database`, else `[storage.default]` of the project's settings, else SQLite.
 
-    No test touches that database: `covet_database` uses one called `test_…` on the same server. Override the fixture for
-    a server that is started for the tests.
+    No test touches that database: `covet_database` uses one called `test_…` on the same server. Override the fixture
+    for a server that is started for the tests.
     """
     given = os.environ.get(VARIABLE) or pytestconfig.getini("covet_database")
     return str(given) if given else _of_settings() or "sqlite://"
@@ -43,10 +44,10 @@ def covet_database(covet_database_url: str, tmp_path_factory: pytest.TempPathFac
     """The database of this worker, made for the test run and dropped after it."""
     from covet.exceptions import ConfigurationError
     from covet_orm.exceptions import OrmError
-    from covet_orm.testing.databases import TestingDatabase, testing_url, worker_name
+    from covet_orm.testing.databases import TestingDatabase, url_for_tests, worker_name
 
     try:
-        url = testing_url(covet_database_url, tmp_path_factory.mktemp("database"), worker_name())
+        url = url_for_tests(covet_database_url, tmp_path_factory.mktemp("database"), worker_name())
         database = TestingDatabase(url)
         database.create()
     except (ConfigurationError, OrmError) as error:
@@ -80,8 +81,8 @@ def _require_asyncio(backend: Any) -> None:
     name = backend if isinstance(backend, str) else backend[0]
     if name != "asyncio":
         raise pytest.UsageError(
-            f"the drivers of databases need asyncio, and this test runs on {name}: let the fixture anyio_backend return "
-            '"asyncio"'
+            f"the drivers of databases need asyncio, and this test runs on {name}: let the fixture anyio_backend "
+            'return "asyncio"'
         )
 
 

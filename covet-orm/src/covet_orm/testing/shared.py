@@ -158,9 +158,9 @@ class SharedTransaction:
     def ending(self) -> str:
         """Why there is no transaction any more."""
         return (
-            f"the transaction of this test was ended by {self.ended_by!r}: on MySQL and MariaDB a statement that changes "
-            "the schema commits, a deadlock rolls back, and a broken connection does on every database; use the fixture "
-            "`db_committed` for such a test"
+            f"the transaction of this test was ended by {self.ended_by!r}: on MySQL and MariaDB a statement that "
+            "changes the schema commits, a deadlock rolls back, and a broken connection does on every database; use "
+            "the fixture `db_committed` for such a test"
         )
 
 
@@ -249,9 +249,7 @@ class SharedConnection:
         if not await self._control(sql):
             await self._run(sql, lambda raw: raw.script(sql))
 
-    async def stream(
-        self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
-    ) -> AsyncIterator[list[Row]]:
+    async def stream(self, sql: str, params: Sequence[Any] = (), *, size: int = 1000) -> AsyncIterator[list[Row]]:
         """As the connection's."""
         self.statement = sql
         stream: Any = self._raw.stream(sql, params, size=size)

@@ -249,8 +249,10 @@ class Radians(FloatFunc):
 class Pi(FloatFunc):
     """The number pi."""
 
-    function = "pi"
     arity = (0, 0)
+
+    def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
+        return as_double(scope, func.pi())
 
 
 class Random(FloatFunc):
