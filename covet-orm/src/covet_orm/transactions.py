@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Transaction", "current_transaction"]
 
+IDLE = SessionState.IDLE
+
 active: ContextVar[Transaction | None] = ContextVar("covet_orm.transaction", default=None)
 """The innermost transaction block of this context, which may have ended."""
 
@@ -82,9 +84,16 @@ class Transaction:
         Raises:
             TransactionError: the block was not entered, or has ended.
         """
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             raise TransactionError("the transaction has ended, or was not begun")
-        return self._connection
+        if connection.state is IDLE:
+            # MySQL rolls all of it back at a deadlock; what came next would be a transaction of its own, each statement.
+            raise TransactionError(
+                "the server ended this transaction by itself, as after a deadlock, or a statement that commits (DDL on "
+                "MySQL); leave the block, and begin again"
+            )
+        return connection
 
     async def __aenter__(self) -> Self:
         if self._token is not None:

@@ -151,8 +151,8 @@ class Lag(WindowFunc[T]):
             raise NotSupported(f"mariadb has no default in {type(self).__name__}(); use Coalesce() around the Window")
         if scope.kind == "postgresql" and len(arguments) > 1:
             # Both must be of one type there.
-            arguments = (arguments[0], sqlalchemy.cast(arguments[1], arguments[0].type))
-        return super().sql(scope, arguments[0], number, *arguments[1:])
+            return super().sql(scope, arguments[0], number, sqlalchemy.cast(arguments[1], arguments[0].type))
+        return super().sql(scope, *arguments[:1], number, *arguments[1:])
 
 
 class Lead(Lag[T]):

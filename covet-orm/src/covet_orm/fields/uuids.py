@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
@@ -37,19 +36,10 @@ class UUIDField(Field[T]):
         return sqlalchemy.Uuid().with_variant(BINARY(16), "mysql", "mariadb").with_variant(sqlalchemy.Text(), "sqlite")
 
     def to_python(self, value: Any) -> T:
-        if isinstance(value, UUID):
-            return cast("T", value)
-        try:
-            if isinstance(value, str):
-                return cast("T", UUID(value))
-            if isinstance(value, bytes):
-                return cast("T", UUID(bytes=value))
-        except ValueError:
-            pass
-        raise ValueError(f"{value!r} is no UUID")
+        return cast("T", self._exact(value))
 
     def binder(self, kind: str) -> Convert:
-        exact: Callable[[Any], Any] = self.to_python
+        exact = self._exact
         if kind == "postgresql":
             return exact
         if kind in ("mysql", "mariadb"):
@@ -62,3 +52,15 @@ class UUIDField(Field[T]):
         if kind in ("mysql", "mariadb"):
             return lambda value: UUID(bytes=value)
         return UUID
+
+    def _exact(self, value: Any) -> UUID:
+        if isinstance(value, UUID):
+            return value
+        try:
+            if isinstance(value, str):
+                return UUID(value)
+            if isinstance(value, bytes):
+                return UUID(bytes=value)
+        except ValueError:
+            pass
+        raise ValueError(f"{value!r} is no UUID")
