@@ -80,6 +80,7 @@ async def operations(peers: dict[str, schema.Peer], chosen: Chosen) -> dict[str,
         times: Rounds = {name: [] for name in peers}
         for number in range(chosen.rounds + 1):
             for name, peer in peers.items():
+                schema.begin_turn(peer)
                 if workload in WRITING:
                     await peer.clear()
                 gc.collect()
@@ -146,8 +147,9 @@ async def together(peers: dict[str, schema.Peer], quick: bool) -> str:
     """The table of latencies where many tasks ask at once."""
     rows = []
     for workload, title in TOGETHER.items():
-        times = 4 if quick else 4 if workload == "join1k" else 100
+        times = 4 if quick or workload == "join1k" else 100
         for name, peer in peers.items():
+            schema.begin_turn(peer)
             await peer.clear()
             operation = getattr(peer, workload)
             latencies: list[float] = []

@@ -130,9 +130,13 @@ class World:
                 joined=pick([None, self.moment(), self.moment()]),
                 born=pick([None, self.moment().date()]),
                 opens=pick([None, self.moment().time()]),
-                span=pick([None, dt.timedelta(days=self.random.randint(-3, 3), microseconds=self.random.randint(0, 9))]),
+                span=pick(
+                    [None, dt.timedelta(days=self.random.randint(-3, 3), microseconds=self.random.randint(0, 9))]
+                ),
                 note=pick([None, "", "some text", "Some OTHER text"]),
-                data=pick([None, {}, {"n": 5}, {"n": 5.5, "s": "five"}, {"l": [1, "a"], "s": "FIVE"}, [1, 2], 7, "text"]),
+                data=pick(
+                    [None, {}, {"n": 5}, {"n": 5.5, "s": "five"}, {"l": [1, "a"], "s": "FIVE"}, [1, 2], 7, "text"]
+                ),
             )
             await person.save()
             self.people.append(person)

@@ -52,6 +52,7 @@ async def check(name: str, peer: schema.Peer, raw: schema.Peer, workloads: Seque
 
 async def answer(peer: schema.Peer, workload: str, raw: schema.Peer) -> Any:
     """What a peer answers, comparable with other peers' answers; of what is written, the rows that `raw` finds then."""
+    schema.begin_turn(peer)
     if workload in ("insert", "bulk10k"):
         await peer.clear()
         await getattr(peer, workload)(7)

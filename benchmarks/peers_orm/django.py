@@ -15,6 +15,10 @@ if not settings.configured:
     settings.configure(INSTALLED_APPS=["benchmarks.peers_orm"], USE_TZ=False, DEBUG=False, DATABASES={"default": {}})
     django.setup()
 
+CONVERTERS = schema.Converters()
+with CONVERTERS:
+    from django.db.backends.sqlite3 import base as _  # noqa: F401
+
 from django.db import models  # noqa: E402 - after the settings
 
 
@@ -67,6 +71,8 @@ class Scratch(Common):
 
 class Peer:
     """Django."""
+
+    converters = CONVERTERS
 
     def __init__(self, url: str) -> None:
         if schema.kind_of(url) == "sqlite":

@@ -18,10 +18,13 @@ from piccolo.columns import (
     Varchar,
 )
 from piccolo.engine.postgres import PostgresEngine
-from piccolo.engine.sqlite import SQLiteEngine
 from piccolo.table import Table
 
 from benchmarks.peers_orm import schema
+
+CONVERTERS = schema.Converters()
+with CONVERTERS:
+    from piccolo.engine.sqlite import SQLiteEngine
 
 
 class Author(Table, tablename="bench_author"):
@@ -65,6 +68,7 @@ class Peer:
     """Piccolo."""
 
     engine: Any
+    converters = CONVERTERS
 
     def __init__(self, url: str) -> None:
         self.pooled = schema.kind_of(url) == "postgresql"

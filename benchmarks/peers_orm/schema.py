@@ -75,6 +75,33 @@ class Peer(Protocol):
         ...
 
 
+class Converters:
+    """What a peer has `sqlite3` make of declared types. That is one table for the whole process, where Piccolo and Django
+    would get each other's: while the context lasts, what is registered is noted, and `install` brings that back alone.
+    """
+
+    def __enter__(self) -> Converters:
+        self.before = dict(sqlite3.converters)
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        self.own = {
+            name: converter for name, converter in sqlite3.converters.items() if self.before.get(name) is not converter
+        }
+
+    def install(self) -> None:
+        """Make them the only ones."""
+        sqlite3.converters.clear()
+        sqlite3.converters.update(self.own)
+
+
+def begin_turn(peer: Peer) -> None:
+    """What has to be done before a peer's turn, and counts for nobody."""
+    converters: Converters | None = getattr(peer, "converters", None)
+    if converters is not None:
+        converters.install()
+
+
 def kind_of(url: str) -> str:
     """The kind of database that a URL names: `postgresql`, `mariadb` or `sqlite`."""
     return urlsplit(url).scheme

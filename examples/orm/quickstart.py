@@ -1,8 +1,8 @@
 """Models, queries and the query builder, on any of the databases:
 
-    python examples/orm/quickstart.py sqlite://
-    python examples/orm/quickstart.py postgresql://user:password@localhost/name
-    python examples/orm/quickstart.py mariadb://user:password@localhost/name
+python examples/orm/quickstart.py sqlite://
+python examples/orm/quickstart.py postgresql://user:password@localhost/name
+python examples/orm/quickstart.py mariadb://user:password@localhost/name
 """
 
 from __future__ import annotations

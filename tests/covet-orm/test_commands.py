@@ -22,6 +22,20 @@ from covet_orm.urls import parse_url
 
 COVET = str(Path(sys.executable).with_name("covet"))
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Several = Callable[..., "list[subprocess.CompletedProcess[str]]"]
+
+SEVERAL = """
+import json, sys
+from click.testing import CliRunner
+from covet.cli.groups import make_root
+
+done = []
+for arguments in json.loads(sys.argv[1]):
+    ended = CliRunner().invoke(make_root(), ["db", *arguments], prog_name="covet")
+    done.append([ended.exit_code, ended.stdout, ended.stderr])
+print(json.dumps(done))
+"""
+"""Runs commands one after the other in one process, which need not import everything anew for each."""
 
 APPLICATION = """
 from covet import Covet
@@ -88,6 +102,31 @@ def covet(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.fixture
+def several(tmp_path: Path) -> Several:
+    """Type commands one after the other in the folder of the project."""
+
+    def run(*commands: str) -> list[subprocess.CompletedProcess[str]]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVET_")}
+        done = subprocess.run(
+            [sys.executable, "-c", SEVERAL, json.dumps([command.split() for command in commands])],
+            cwd=tmp_path / "project",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        ended = json.loads(done.stdout)
+        return [
+            subprocess.CompletedProcess(command, code, stdout, stderr)
+            for command, (code, stdout, stderr) in zip(commands, ended, strict=True)
+        ]
+
+    return run
+
+
 def told(done: subprocess.CompletedProcess[str], code: int = 0) -> str:
     """What a command printed, after it ended as it should and without a traceback."""
     assert "Traceback" not in done.stderr
@@ -95,20 +134,17 @@ def told(done: subprocess.CompletedProcess[str], code: int = 0) -> str:
     return done.stdout
 
 
-def test_a_database_is_created_checked_and_inspected(project: Path, covet: Run, server: Server) -> None:
-    before = covet("check")
-    assert "`covet db create` creates it" in told(before, 1)
-    failed = covet("inspect")
+def test_a_database_is_created_checked_and_inspected(project: Path, several: Several, server: Server) -> None:
+    missing, failed, made, again, checked, json_checked = several(
+        "check", "inspect", "create --json", "create", "check", "check --json"
+    )
+    assert "`covet db create` creates it" in told(missing, 1)
     told(failed, 1)
     assert "`covet db create` creates it" in failed.stderr
-    made = json.loads(told(covet("create", "--json")))
-    assert made == [{"database": "default", "created": True, "tables": ["author", "book"]}]
-    again = told(covet("create"))
-    assert re.search(r"default +there already +none", again)
-
-    done = covet("check", "--json")
-    assert done.returncode in (0, 1)
-    found = json.loads(done.stdout)
+    assert json.loads(told(made)) == [{"database": "default", "created": True, "tables": ["author", "book"]}]
+    assert re.search(r"default +there already +none", told(again))
+    assert checked.returncode == json_checked.returncode
+    found = json.loads(told(json_checked, 0 if server.kind == "sqlite" else json_checked.returncode))
     (one,) = found["databases"]
     assert one["reachable"]
     assert one["kind"] == server.kind
@@ -118,23 +154,23 @@ def test_a_database_is_created_checked_and_inspected(project: Path, covet: Run, 
     assert not [finding for finding in found["findings"] if "table" in finding["message"]]
 
     asyncio.run(ask(server.url("library"), "INSERT INTO author (name) VALUES ('jane')", "DROP TABLE book"))
-    text = told(covet("check"), 1)
-    assert "the table book of the model Book is not there; `covet db create` creates it" in text
-    told(covet("create"))
-
-    tables = json.loads(told(covet("inspect", "--json")))
-    assert [(table["table"], table["model"]) for table in tables] == [("author", "Author"), ("book", "Book")]
-    assert "Author" in told(covet("inspect"))
-    book = json.loads(told(covet("inspect", "book", "--json")))
-    assert [column["name"] for column in book["columns"]] == ["id", "title", "pages", "author_id"]
-    assert [column["null"] for column in book["columns"]] == [False, False, True, False]
-    assert "50" in book["columns"][1]["type"]
-    definitions = " ".join(key["definition"].replace('"', "") for key in book["keys"])
+    checked, made, json_tables, tables, json_book, book, wrong = several(
+        "check", "create", "inspect --json", "inspect", "inspect book --json", "inspect book", "inspect bok"
+    )
+    assert "the table book of the model Book is not there; `covet db create` creates it" in told(checked, 1)
+    assert "book" in told(made)
+    listed = [(table["table"], table["model"]) for table in json.loads(told(json_tables))]
+    assert listed == [("author", "Author"), ("book", "Book")]
+    assert "Author" in told(tables)
+    parts = json.loads(told(json_book))
+    assert [column["name"] for column in parts["columns"]] == ["id", "title", "pages", "author_id"]
+    assert [column["null"] for column in parts["columns"]] == [False, False, True, False]
+    assert "50" in parts["columns"][1]["type"]
+    definitions = " ".join(key["definition"].replace('"', "") for key in parts["keys"])
     assert "PRIMARY KEY (id)" in definitions
     assert re.search(r"FOREIGN KEY \(author_id\) REFERENCES author", definitions)
-    assert len(book["indexes"]) >= 1
-    assert "PRIMARY KEY" in told(covet("inspect", "book"))
-    wrong = covet("inspect", "bok")
+    assert len(parts["indexes"]) >= 1
+    assert "PRIMARY KEY" in told(book)
     told(wrong, 1)
     assert "there is no table 'bok'; did you mean 'book'?" in wrong.stderr
 

@@ -298,7 +298,13 @@ async def test_functions_of_text(world: World) -> None:
     assert len(await Person.objects.order_by(Collate("name", collation))) == len(world.people)
     with pytest.raises(QueryError, match="no name of a collation"):
         Collate("name", 'C"; DROP TABLE')
-    for wrong in (lambda: Left("name", -1), lambda: Substr("name", 0), lambda: Substr("name", 1, -1), lambda: Lower(), lambda: Lower("a", "b")):
+    for wrong in (
+        lambda: Left("name", -1),
+        lambda: Substr("name", 0),
+        lambda: Substr("name", 1, -1),
+        lambda: Lower(),
+        lambda: Lower("a", "b"),
+    ):
         with pytest.raises(QueryError):
             wrong()
 
@@ -379,15 +385,28 @@ async def test_dates_and_times_are_taken_apart_and_cut(world: World) -> None:
     for part in PARTS:
         assert await each(Extract("joined", part)) == [over("joined", PYTHON[part])(p) for p in world.people], part
     for part in TRUNCATIONS:
-        assert await each(Trunc("joined", part)) == [over("joined", lambda j, x=part: cut(j, x))(p) for p in world.people], part
+        assert await each(Trunc("joined", part)) == [
+            over("joined", lambda j, x=part: cut(j, x))(p) for p in world.people
+        ], part
     for part in TRUNCATIONS[:5]:
-        assert await each(Trunc("born", part)) == [over("born", lambda b, x=part: cut(b, x))(p) for p in world.people], part
+        assert await each(Trunc("born", part)) == [
+            over("born", lambda b, x=part: cut(b, x))(p) for p in world.people
+        ], part
     for part in TRUNCATIONS[5:]:
-        assert await each(Trunc("opens", part)) == [over("opens", lambda o, x=part: cut(o, x))(p) for p in world.people], part
+        assert await each(Trunc("opens", part)) == [
+            over("opens", lambda o, x=part: cut(o, x))(p) for p in world.people
+        ], part
     assert await each(TruncDate("joined")) == [over("joined", lambda j: j.date())(p) for p in world.people]
     assert await each(TruncTime("joined")) == [over("joined", lambda j: j.time())(p) for p in world.people]
-    assert await each(ExtractYear(TruncWeek("joined"))) == [over("joined", lambda j: cut(j, "week").year)(p) for p in world.people]
-    for wrong in (Trunc("born", "hour"), Trunc("opens", "day"), Trunc("age", "day"), Extract("born", "year", tzinfo=dt.UTC)):
+    assert await each(ExtractYear(TruncWeek("joined"))) == [
+        over("joined", lambda j: cut(j, "week").year)(p) for p in world.people
+    ]
+    for wrong in (
+        Trunc("born", "hour"),
+        Trunc("opens", "day"),
+        Trunc("age", "day"),
+        Extract("born", "year", tzinfo=dt.UTC),
+    ):
         with pytest.raises(QueryError):
             await each(wrong)
     with pytest.raises(QueryError, match="did you mean 'month'"):
@@ -400,7 +419,9 @@ async def test_time_zones(world: World) -> None:
     east = dt.timezone(dt.timedelta(hours=5, minutes=30))
     expected = [over("joined", lambda j: j.astimezone(east).hour)(p) for p in world.people]
     assert await each(ExtractHour("joined", tzinfo=east)) == expected
-    expected = [over("joined", lambda j: cut(j.astimezone(east).replace(tzinfo=None), "month"))(p) for p in world.people]
+    expected = [
+        over("joined", lambda j: cut(j.astimezone(east).replace(tzinfo=None), "month"))(p) for p in world.people
+    ]
     assert await each(TruncMonth("joined", tzinfo=east)) == expected
     west = dt.timezone(-dt.timedelta(hours=11))
     assert await each(TruncDate("joined", tzinfo=west)) == [
@@ -420,7 +441,9 @@ async def test_now_is_the_clock_of_the_database(world: World) -> None:
     before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     now = await one(Now())
     assert before < now < before + dt.timedelta(minutes=10)
-    assert await Person.objects.filter(joined__gt=Now()).count() == len([p for p in world.people if p.joined and p.joined > now])
+    assert await Person.objects.filter(joined__gt=Now()).count() == len(
+        [p for p in world.people if p.joined and p.joined > now]
+    )
 
 
 async def test_casts(world: World) -> None:
@@ -491,11 +514,19 @@ async def test_subqueries(world: World) -> None:
     thick = Exists(Book.objects.filter(author=OuterRef("pk"), pages__gt=OuterRef("age")))
 
     def has_thick(person: Any) -> bool:
-        return person.age is not None and any(b.pages is not None and b.pages > person.age for b in world.books_of(person))
+        return person.age is not None and any(
+            b.pages is not None and b.pages > person.age for b in world.books_of(person)
+        )
 
     assert await each(thick) == [has_thick(p) for p in world.people]
-    for query, wanted in ((Person.objects.filter(thick), True), (Person.objects.filter(~thick), False), (Person.objects.exclude(thick), False)):
-        assert sorted(await query.values_list("pk", flat=True)) == [p.pk for p in world.people if has_thick(p) is wanted]
+    for query, wanted in (
+        (Person.objects.filter(thick), True),
+        (Person.objects.filter(~thick), False),
+        (Person.objects.exclude(thick), False),
+    ):
+        assert sorted(await query.values_list("pk", flat=True)) == [
+            p.pk for p in world.people if has_thick(p) is wanted
+        ]
     assert sorted(await Person.objects.filter(thick | Q(age=None)).values_list("pk", flat=True)) == [
         p.pk for p in world.people if has_thick(p) or p.age is None
     ]
@@ -509,7 +540,9 @@ async def test_subqueries(world: World) -> None:
         t.pk for t in world.teams
         if any(p.team_id == t.pk and any(x.points == t.pk for x in world.awards_of(p)) for p in world.people)
     ]  # fmt: skip
-    same = Person.objects.filter(books__pages=Subquery(Book.objects.filter(pages=OuterRef("age") + 64).order_by("pk").values("pages")[:1]))
+    same = Person.objects.filter(
+        books__pages=Subquery(Book.objects.filter(pages=OuterRef("age") + 64).order_by("pk").values("pages")[:1])
+    )
     assert sorted(await same.values_list("pk", flat=True)) == [
         p.pk for p in world.people if p.age == 36 and any(b.pages == 100 for b in world.books_of(p))
     ]
@@ -523,19 +556,23 @@ async def test_subqueries(world: World) -> None:
 
 async def test_json_is_made_and_taken_apart(world: World) -> None:
     expected = [
-        {"name": p.name, "age": p.age, "active": p.active, "inner": {"data": p.data}, "list": [p.pk, None]} for p in world.people
+        {"name": p.name, "age": p.age, "active": p.active, "inner": {"data": p.data}, "list": [p.pk, None]}
+        for p in world.people
     ]
     made = JSONObject(
         name="name", age="age", active="active", inner=JSONObject(data="data"), list=JSONArray("pk", Value(None))
     )
     assert await each(made) == expected
-    assert await each(JSONExtract("data", "s")) == [p.data.get("s") if isinstance(p.data, dict) else None for p in world.people]
+    assert await each(JSONExtract("data", "s")) == [
+        p.data.get("s") if isinstance(p.data, dict) else None for p in world.people
+    ]
     assert await each(JSONExtract("data", "s", output_field=TextField())) == [
         p.data.get("s") if isinstance(p.data, dict) else None for p in world.people
     ]
     numbers = [p.data.get("n") if isinstance(p.data, dict) else None for p in world.people]
     assert near(
-        await each(JSONExtract("data", "n", output_field=FloatField())), [None if n is None else float(n) for n in numbers]
+        await each(JSONExtract("data", "n", output_field=FloatField())),
+        [None if n is None else float(n) for n in numbers],
     )
     with pytest.raises(QueryError, match="a path is keys"):
         JSONExtract("data")
@@ -573,11 +610,28 @@ async def test_a_function_of_ones_own(world: World) -> None:
     assert await each(Initial(Case(When(active=True, then="name"), default=F("name")))) == [
         "n" if p.active else p.name[0] for p in world.people
     ]
-    assert await Person.objects.filter(Doubled("age") > 50).count() == len([p for p in world.people if p.age is not None and p.age > 25])
+    assert await Person.objects.filter(Doubled("age") > 50).count() == len(
+        [p for p in world.people if p.age is not None and p.age > 25]
+    )
 
 
 async def test_values_are_parameters_of_their_type(world: World) -> None:
-    for value in (1, -1.5, "text", "it's", True, None, Decimal("1.25"), LEAP, LEAP.date(), LEAP.time(), dt.timedelta(1, 2, 3), b"\0\xff", {"a": [1]}, [1]):
+    for value in (
+        1,
+        -1.5,
+        "text",
+        "it's",
+        True,
+        None,
+        Decimal("1.25"),
+        LEAP,
+        LEAP.date(),
+        LEAP.time(),
+        dt.timedelta(1, 2, 3),
+        b"\0\xff",
+        {"a": [1]},
+        [1],
+    ):
         found = await one(Value(value))
         assert found == value
         assert type(found) is type(value)

@@ -140,8 +140,12 @@ async def test_aggregates_of_rows(world: World, name: str, of: str, number: int,
     for value, some in groups.items():
         assert close(found[value], result(some)), (value, found[value], result(some))
     if name in ("count", "sum"):
-        kept_groups = {row[key] for row in await query.values(key).annotate(x=make(of, filter=condition)).filter(x__gt=1)}
-        assert kept_groups == {value for value, some in groups.items() if (total := result(some)) is not None and total > 1}
+        kept_groups = {
+            row[key] for row in await query.values(key).annotate(x=make(of, filter=condition)).filter(x__gt=1)
+        }
+        assert kept_groups == {
+            value for value, some in groups.items() if (total := result(some)) is not None and total > 1
+        }
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,8 +178,14 @@ async def test_aggregates_of_relations_do_not_multiply(
         assert close(x, a), (x, a)
         assert close(y, b), (y, b)
     over = sorted(await query.filter(x__gt=100, y__gte=1).values_list("pk", flat=True))
-    assert over == [p.pk for p, (a, b) in zip(world.people, expected, strict=True) if a is not None and a > 100 and b is not None and b >= 1]
-    totals = await Person.objects.aggregate(x=make(f"books__{of}", filter=condition), y=other("awards__points"), n=Count("*"))
+    assert over == [
+        p.pk
+        for p, (a, b) in zip(world.people, expected, strict=True)
+        if a is not None and a > 100 and b is not None and b >= 1
+    ]
+    totals = await Person.objects.aggregate(
+        x=make(f"books__{of}", filter=condition), y=other("awards__points"), n=Count("*")
+    )
     assert close(totals["x"], python([value for p in world.people for value in values(p)]))
     assert close(totals["y"], of_awards([x.points for x in world.awards]))
     assert totals["n"] == len(world.people)
@@ -189,7 +199,9 @@ async def test_objects_have_their_aggregates(world: World) -> None:
         assert (found.books_, found.red) == (2, len([b for b in books if "red" in world.words_of(b)]))
         assert len(books) == 2
     assert await query.filter(books_=2).count() == len([p for p in world.people if len(world.books_of(p)) == 2])
-    none = await Person.objects.annotate(s=Sum("books__pages", default=0), n=Count("books__tags", distinct=True)).order_by("pk")
+    none = await Person.objects.annotate(
+        s=Sum("books__pages", default=0), n=Count("books__tags", distinct=True)
+    ).order_by("pk")
     for person, found in zip(world.people, none, strict=True):
         assert found.s == sum(b.pages or 0 for b in world.books_of(person))
         assert found.n == len({word for b in world.books_of(person) for word in world.words_of(b)})
@@ -206,12 +218,15 @@ async def test_objects_have_their_aggregates(world: World) -> None:
     # Of the aggregate's own rows, and of the row out there.
     query = Person.objects.annotate(n=Count("books", filter=Q(books__pages__gt=F("age"))))
     assert await query.order_by("pk").values_list("n", flat=True) == [
-        len([b for b in world.books_of(p) if b.pages is not None and p.age is not None and b.pages > p.age]) for p in world.people
+        len([b for b in world.books_of(p) if b.pages is not None and p.age is not None and b.pages > p.age])
+        for p in world.people
     ]
     query = Person.objects.annotate(n=Sum(F("books__price") * F("balance")))
     for found, person in zip(await query.order_by("pk"), world.people, strict=True):
         books = world.books_of(person)
-        expected = sum((b.price * person.balance for b in books), Decimal(0)) if books and person.balance is not None else None
+        expected = (
+            sum((b.price * person.balance for b in books), Decimal(0)) if books and person.balance is not None else None
+        )
         assert found.n == expected
 
 
@@ -261,19 +276,31 @@ async def test_groups(world: World) -> None:
         len(members(t.pk)) for t in world.teams
     ]
     # By an expression, by an annotation that is itself a subquery, by what a relation to many leads to.
-    found = await Person.objects.annotate(length=Length("name")).values("length").annotate(n=Count("*")).order_by("length")
+    found = (
+        await Person.objects.annotate(length=Length("name")).values("length").annotate(n=Count("*")).order_by("length")
+    )
     lengths = {len(p.name) for p in world.people}
     assert found == [{"length": x, "n": len([p for p in world.people if len(p.name) == x])} for x in sorted(lengths)]
     found = await Person.objects.annotate(k=Count("books")).values("k").annotate(n=Count("*")).order_by("k")
     sizes = {len(world.books_of(p)) for p in world.people}
-    assert found == [{"k": x, "n": len([p for p in world.people if len(world.books_of(p)) == x])} for x in sorted(sizes)]
+    assert found == [
+        {"k": x, "n": len([p for p in world.people if len(world.books_of(p)) == x])} for x in sorted(sizes)
+    ]
     found = await Person.objects.filter(books__isnull=False).values("books__pages").annotate(n=Count("*"))
     assert {row["books__pages"]: row["n"] for row in found} == {
         pages: len([b for b in world.books if b.pages == pages]) for pages in {b.pages for b in world.books}
     }
-    found = await Person.objects.filter(joined__isnull=False).annotate(y=Trunc("joined", "year")).values("y").annotate(n=Count("*")).order_by("y")
+    found = (
+        await Person.objects.filter(joined__isnull=False)
+        .annotate(y=Trunc("joined", "year"))
+        .values("y")
+        .annotate(n=Count("*"))
+        .order_by("y")
+    )
     years = sorted({p.joined.year for p in world.people if p.joined})
-    assert [(row["y"].year, row["n"]) for row in found] == [(y, len([p for p in world.people if p.joined and p.joined.year == y])) for y in years]
+    assert [(row["y"].year, row["n"]) for row in found] == [
+        (y, len([p for p in world.people if p.joined and p.joined.year == y])) for y in years
+    ]
     # What an aggregate is made of, and conditions on several of them.
     query = Person.objects.values("active").annotate(a=Sum("age", default=0), b=Count("*"), c=F("a") / F("b"))
     for row in await query.filter(Q(a__gt=0) | Q(b__gt=0)).filter(c__gte=-1000):
@@ -301,12 +328,18 @@ async def test_aggregate_of_whole_queries(world: World) -> None:
     assert await Person.objects.order_by("pk")[:3].aggregate(n=Count("*"), s=Sum("age", default=0)) == {
         "n": 3, "s": sum(there([p.age for p in first])),
     }  # fmt: skip
-    assert await Person.objects.values("team").distinct().aggregate(n=Count("*")) == {"n": len({p.team_id for p in world.people})}
+    assert await Person.objects.values("team").distinct().aggregate(n=Count("*")) == {
+        "n": len({p.team_id for p in world.people})
+    }
     assert await Person.objects.annotate(k=Count("books")).aggregate(m=Max("k"), s=Sum("k")) == {
         "m": max(len(world.books_of(p)) for p in world.people), "s": len(world.books),
     }  # fmt: skip
     assert await Person.objects.none().aggregate(n=Count("*"), s=Sum("age")) == {"n": 0, "s": None}
-    assert await Person.objects.filter(pk=0).aggregate(n=Count("*"), s=Sum("age", default=7), a=Avg("age")) == {"n": 0, "s": 7, "a": None}
+    assert await Person.objects.filter(pk=0).aggregate(n=Count("*"), s=Sum("age", default=7), a=Avg("age")) == {
+        "n": 0,
+        "s": 7,
+        "a": None,
+    }
     conditional = await Person.objects.aggregate(
         young=Count(Case(When(age__lt=21, then=1))),
         old=Sum(Case(When(age__gte=21, then=F("age")), default=Value(0))),
@@ -315,7 +348,9 @@ async def test_aggregate_of_whole_queries(world: World) -> None:
     assert conditional == {
         "young": len([x for x in ages if x < 21]), "old": sum(x for x in ages if x >= 21), "both": len(ages),
     }  # fmt: skip
-    some = await Person.objects.aggregate(every=BoolAnd("active"), some=BoolOr("active"), one=AnyValue("name"), few=AnyValue("age", filter=Q(age=36)))
+    some = await Person.objects.aggregate(
+        every=BoolAnd("active"), some=BoolOr("active"), one=AnyValue("name"), few=AnyValue("age", filter=Q(age=36))
+    )
     assert some["every"] is all(p.active for p in world.people)
     assert some["some"] is any(p.active for p in world.people)
     assert some["one"] in {p.name for p in world.people}
@@ -354,7 +389,9 @@ async def test_values_are_collected(world: World) -> None:
         assert row["json"] == [p.age for p in some]
         assert row["whole"] == ([p.data for p in some if p.age is not None and p.age > 0] or None)
         assert row["few"] == "none"
-    titles = Person.objects.order_by("pk").annotate(t=StringAgg("books__title", ";", order_by="-books__title"), j=JSONArrayAgg("books__pages", order_by="books__id"))
+    titles = Person.objects.order_by("pk").annotate(
+        t=StringAgg("books__title", ";", order_by="-books__title"), j=JSONArrayAgg("books__pages", order_by="books__id")
+    )
     assert await titles.values_list("t", "j") == [
         (
             ";".join(sorted((b.title for b in world.books_of(p)), reverse=True)) or None,
@@ -364,8 +401,12 @@ async def test_values_are_collected(world: World) -> None:
     ]
     arrays = Person.objects.order_by("pk").annotate(a=ArrayAgg("books__pages", order_by="books__id"))
     if world.database.kind == "postgresql":
-        assert await arrays.values_list("a", flat=True) == [[b.pages for b in world.books_of(p)] or None for p in world.people]
-        found = await Person.objects.aggregate(a=ArrayAgg("joined", order_by="pk", filter=Q(joined__isnull=False)), d=ArrayAgg("active", distinct=True))
+        assert await arrays.values_list("a", flat=True) == [
+            [b.pages for b in world.books_of(p)] or None for p in world.people
+        ]
+        found = await Person.objects.aggregate(
+            a=ArrayAgg("joined", order_by="pk", filter=Q(joined__isnull=False)), d=ArrayAgg("active", distinct=True)
+        )
         assert found["a"] == [p.joined for p in world.people if p.joined]
         assert sorted(found["d"]) == sorted({p.active for p in world.people})
     else:
@@ -423,7 +464,11 @@ async def test_windows(world: World) -> None:
             await Person.objects.annotate(x=Window(Lag("age", 1, 0), order_by="pk"))
     else:
         assert {p.n == len([q for q in people_ if q.active is p.active]) for p in await groups} == {True}
-        lagged = await Person.objects.order_by("pk").annotate(x=Window(Lag("age", 1, -9), order_by="pk")).values_list("x", flat=True)
+        lagged = (
+            await Person.objects.order_by("pk")
+            .annotate(x=Window(Lag("age", 1, -9), order_by="pk"))
+            .values_list("x", flat=True)
+        )
         assert lagged == [-9, *(p.age for p in people_[:-1])]
 
 
@@ -449,12 +494,16 @@ async def test_conditions_on_windows(world: World) -> None:
             (p for p in world.people if p.age is not None and place_of[p.pk] <= most), key=lambda p: (-p.age, p.pk)
         )
         assert ordered == [p.pk for p in wanted]
-        assert await query.filter(age__isnull=False).order_by("-age", "pk")[1:2].values_list("pk", flat=True) == [p.pk for p in wanted[1:2]]
+        assert await query.filter(age__isnull=False).order_by("-age", "pk")[1:2].values_list("pk", flat=True) == [
+            p.pk for p in wanted[1:2]
+        ]
     either = ranked.filter(Q(place=1) | Q(team__name="team 1"))
     assert sorted(await either.values_list("pk", flat=True)) == sorted(
         p.pk for p in world.people if places[p.pk] == 1 or ((t := world.team_of(p)) is not None and t.name == "team 1")
     )
-    assert sorted(await ranked.exclude(place=1).values_list("pk", flat=True)) == sorted(pk for pk, place in places.items() if place != 1)
+    assert sorted(await ranked.exclude(place=1).values_list("pk", flat=True)) == sorted(
+        pk for pk, place in places.items() if place != 1
+    )
     with_books = ranked.filter(place__lte=2, books__isnull=False)
     assert await with_books.count() >= 0
     related = await ranked.filter(place=1).select_related("team").order_by("team__name", "pk")
@@ -465,7 +514,9 @@ async def test_conditions_on_windows(world: World) -> None:
     assert set(objects) <= {p.pk for p in firsts}
     # Windows over groups: the aggregate first, then the window.
     grouped = Person.objects.values("team").annotate(n=Count("*"), place=Window(Rank(), order_by=F("n").desc()))
-    sizes = sorted((len([p for p in world.people if p.team_id == t]) for t in {p.team_id for p in world.people}), reverse=True)
+    sizes = sorted(
+        (len([p for p in world.people if p.team_id == t]) for t in {p.team_id for p in world.people}), reverse=True
+    )
     assert sorted(row["place"] for row in await grouped) == sorted(sizes.index(row["n"]) + 1 for row in await grouped)
     assert [row["n"] for row in await grouped.filter(place=1)] == [n for n in sizes if n == sizes[0]]
 

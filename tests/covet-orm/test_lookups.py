@@ -174,7 +174,9 @@ async def test_a_generator_of_values_is_read_once(world: World) -> None:
 
 async def test_the_data_tell_lookups_apart(world: World) -> None:
     """A lookup that everything, or nothing, passes proves little."""
-    telling = [p for _, p in [*PLAIN, *ACROSS] if 0 < sum(bool(p(world, one)) for one in world.people) < len(world.people)]
+    telling = [
+        p for _, p in [*PLAIN, *ACROSS] if 0 < sum(bool(p(world, one)) for one in world.people) < len(world.people)
+    ]
     assert len(telling) > 0.75 * len([*PLAIN, *ACROSS])
 
 
@@ -217,10 +219,15 @@ def holds(tree: Tree, world: World, person: Person) -> bool:
 
 def same_object(tree: Tree) -> bool:
     """Whether two conditions across one relation are combined by `and`, and so concern one object."""
+
     def relations(tree: Tree) -> set[str]:
         if tree[0] == "atom":
             lookups = [*PLAIN, *ACROSS][tree[1]][0]
-            return {name.partition("__")[0] for name in lookups if not name.startswith(("age", "team__na", "team__c", "team__i"))}
+            return {
+                name.partition("__")[0]
+                for name in lookups
+                if not name.startswith(("age", "team__na", "team__c", "team__i"))
+            }
         if tree[0] == "and":
             return relations(tree[1]) | relations(tree[2])
         return set()
@@ -247,6 +254,7 @@ async def test_conditions_combine_as_in_python(world: World, tree: Tree) -> None
 async def test_conditions_of_one_call_concern_one_object(world: World) -> None:
     told_apart = 0
     for pages, letter in itertools.product((0, 100, 250), "abg"):
+
         def both(person: Person, pages: int = pages, letter: str = letter) -> bool:
             return any(b.pages == pages and b.title.startswith(letter) for b in world.books_of(person))
 
@@ -312,7 +320,9 @@ async def test_objects_stand_for_their_keys(world: World) -> None:
 
 async def test_querysets_are_what_in_takes(world: World) -> None:
     old = Person.objects.filter(age__gt=20)
-    expected = keys(b for b in world.books if any(p.pk == b.author_id and p.age is not None and p.age > 20 for p in world.people))
+    expected = keys(
+        b for b in world.books if any(p.pk == b.author_id and p.age is not None and p.age > 20 for p in world.people)
+    )
     assert await ids(Book.objects.filter(author__in=old)) == expected
     assert await ids(Book.objects.filter(author__in=old.order_by("name").values("pk"))) == expected
     assert await ids(Book.objects.filter(Book.author.in_(old))) == expected
@@ -364,7 +374,14 @@ async def test_unknown_names_are_told_the_nearest(url: str) -> None:
 
 
 async def test_values_that_a_lookup_does_not_take(world: World) -> None:
-    for lookups in ({"age__gt": None}, {"age__isnull": 1}, {"age__in": 5}, {"age__in": "12"}, {"age__range": (1,)}, {"name__contains": b"a"}):
+    for lookups in (
+        {"age__gt": None},
+        {"age__isnull": 1},
+        {"age__in": 5},
+        {"age__in": "12"},
+        {"age__range": (1,)},
+        {"name__contains": b"a"},
+    ):
         with pytest.raises(QueryError):
             await Person.objects.filter(**lookups)
     with pytest.raises(QueryError, match=r"Person\.age"):
@@ -482,7 +499,9 @@ async def test_lookups_of_ones_own(world: World) -> None:
         """A field of its own."""
 
     register_lookup(NotEqual("differs", lambda left, right: left != right), IntegerField)
-    register_transform(Transform("magnitude", lambda scope, column, field: func.abs(column), lambda field: INTEGER), IntegerField)
+    register_transform(
+        Transform("magnitude", lambda scope, column, field: func.abs(column), lambda field: INTEGER), IntegerField
+    )
     assert await ids(Person.objects.filter(age__differs=36)) == keys(p for p in world.people if p.age not in (None, 36))
     assert await ids(Person.objects.filter(age__magnitude=3)) == keys(p for p in world.people if p.age == -3)
     assert await ids(Person.objects.filter(age__magnitude__lt=8)) == keys(
@@ -536,7 +555,11 @@ async def test_trigrams_and_accents(world: World) -> None:
 
 
 async def test_names_with_transforms_stand_everywhere(world: World) -> None:
-    found = await Person.objects.filter(joined__isnull=False).order_by("joined__year", "pk").values_list("pk", "joined__year")
+    found = (
+        await Person.objects.filter(joined__isnull=False)
+        .order_by("joined__year", "pk")
+        .values_list("pk", "joined__year")
+    )
     expected = sorted(((p.joined.year, p.pk) for p in world.people if p.joined), key=lambda pair: pair)
     assert found == [(pk, year) for year, pk in expected]
     found = await Person.objects.annotate(last=F("joined")).filter(last__year=2024).values_list("pk", flat=True)

@@ -553,7 +553,12 @@ def test_many_to_many_fields_are_no_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", sorted(path.stem for path in Path(covet_orm.__file__).parent.glob("*") if path.stem.isidentifier())
+    "module",
+    sorted(
+        path.stem
+        for path in Path(covet_orm.__file__).parent.glob("*")
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    ),
 )
 def test_every_module_can_be_imported_first(module: str) -> None:
     name = "covet_orm" if module.startswith("__") else f"covet_orm.{module}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -74,10 +75,9 @@ def test_gtids_of_one_domain_are_the_last_of_them() -> None:
 @given(st.text(max_size=60))
 def test_any_text_is_a_token_or_is_refused(text: str) -> None:
     session = ReadSession(30.0)
-    try:
+    with suppress(InvalidToken):
         session.read_after(text)
-    except InvalidToken as error:
-        assert isinstance(error, OrmError)
+    assert issubclass(InvalidToken, OrmError)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_any_text_is_a_token_or_is_refused(text: str) -> None:
         "x", ":", "1:", ":primary", "g:primary", "1" * 17 + ":primary", "1f:postgresql:1:1:0/", "1f:postgresql:1:1:1",
         "1f:postgresql:1:1:0/1 ", "1f:mariadb:", "1f:mariadb:0-1", "1f:mariadb:0-1-1,", "1f:mariadb:0-1-1;DO 1",
         "1f:mariadb:" + ",".join(f"{domain}-1-1" for domain in range(33)), "1f:mysql:0-1-1", "-1f:primary",
-        "1f:postgresql:١:1:0/1", "1f:mariadb:0-1-" + "9" * 21, "1f:mariadb:" + "0-1-1," * 400,
+        "1f:postgresql:\u0661:1:0/1", "1f:mariadb:0-1-" + "9" * 21, "1f:mariadb:" + "0-1-1," * 400,
     ],
 )  # fmt: skip
 def test_what_is_no_token_is_refused(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.proofs.orm_kill import run, run_sqlite
 from tests.services.databases import Database
 

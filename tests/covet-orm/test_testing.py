@@ -329,6 +329,12 @@ async def test_a_connection_that_was_left_in_a_transaction_is_cleaned(testing: T
             await connection.script(database.begin_statement(read_only=False))
             await connection.execute("INSERT INTO team (name) VALUES ('left open')")
         assert await Team.objects.count() == 0
+        pool = await database.pool_for(reads=False)
+        connection = await pool.acquire()
+        await connection.script(database.begin_statement(read_only=False))
+        await connection.execute("INSERT INTO team (name) VALUES ('left open')")
+        pool.discard(connection)
+        assert await Team.objects.count() == 0
 
 
 @pytest.mark.anyio

@@ -52,7 +52,7 @@ async def test_all_or_nothing(database: Database) -> None:
     async with database.transaction():
         await Row.objects.create(name="a")
         await Row.objects.create(name="b")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError):  # noqa: PT012 - the block that fails
         async with database.transaction():
             await Row.objects.create(name="c")
             raise RuntimeError
@@ -63,13 +63,13 @@ async def test_all_or_nothing(database: Database) -> None:
 async def test_an_inner_block_is_rolled_back_alone(database: Database) -> None:
     async with database.transaction():
         await Row.objects.create(name="outer")
-        with pytest.raises(UniqueViolation):
+        with pytest.raises(UniqueViolation):  # noqa: PT012 - the block that fails
             async with database.transaction():
                 await Row.objects.create(name="inner")
                 await Row.objects.create(name="outer")
         async with database.transaction():
             await Row.objects.create(name="second")
-            with pytest.raises(RuntimeError):
+            with pytest.raises(RuntimeError):  # noqa: PT012 - the block that fails
                 async with database.transaction():
                     await Row.objects.create(name="innermost")
                     raise RuntimeError
@@ -82,7 +82,7 @@ async def test_nobody_sees_it_before_it_commits(database: Database) -> None:
 
     async with database.transaction():
         await Row.objects.create(name="a")
-        with pytest.raises(TransactionError, match="its connection carries one statement|whose connection carries"):
+        with pytest.raises(TransactionError, match="whose connection carries one statement"):
             await asyncio.create_task(others())
     assert await names() == ["a"]
 
@@ -137,18 +137,16 @@ async def test_children_of_a_transaction_open_none_inside(database: Database) ->
 async def test_a_caught_error_does_not_commit_half(database: Database) -> None:
     """PostgreSQL takes nothing after a failed statement; that the block cannot commit then is said. Others go on."""
     await Row.objects.create(name="there")
+    failed = ""
     try:
         async with database.transaction():
             await Row.objects.create(name="new")
             with pytest.raises(UniqueViolation):
                 await Row.objects.create(name="there")
     except TransactionError as error:
-        assert database.kind == "postgresql"
-        assert "nothing was committed" in str(error)
-        assert await names() == ["there"]
-    else:
-        assert database.kind != "postgresql"
-        assert await names() == ["new", "there"]
+        failed = str(error)
+    assert ("nothing was committed" in failed) == (database.kind == "postgresql")
+    assert await names() == (["there"] if failed else ["new", "there"])
     assert at_rest(database)
 
 
@@ -200,7 +198,9 @@ async def test_cancelled_anywhere_it_is_whole_or_not_there(database: Database) -
 
     async def check() -> None:
         found = await names()
-        assert {name[:-1] for name in found if name.endswith("a")} == {name[:-1] for name in found if name.endswith("b")}
+        assert {name[:-1] for name in found if name.endswith("a")} == {
+            name[:-1] for name in found if name.endswith("b")
+        }
         assert at_rest(database)
 
     assert await at_every_await(work, check) > 0
@@ -222,4 +222,4 @@ async def test_a_block_is_entered_once(database: Database) -> None:
         async with block:
             pass
     with pytest.raises(TransactionError, match="has ended"):
-        block.connection  # noqa: B018
+        block.connection

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
+from anyio.lowlevel import checkpoint
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table, bindparam, case, delete, func, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
@@ -278,7 +279,7 @@ class DatabaseCache:
         try:
             async with lock:
                 while (number := await self._increment(key, by, ttl)) is None:
-                    await asyncio.sleep(0)
+                    await checkpoint()
                 return number
         finally:
             lock, users = self._turns.pop(key)
@@ -310,7 +311,7 @@ class DatabaseCache:
         end = _after(begin)
         values = {"begin": begin, "end": end}
         while await self.table.execute(("clear", end is not None, True), values) >= CLEARED:
-            await asyncio.sleep(0)
+            await checkpoint()
         # A batch is smaller also where somebody else removed some of it meanwhile.
         await self.table.execute(("clear", end is not None, False), values)
 
@@ -368,16 +369,18 @@ class DatabaseCache:
         return [keys[begin : begin + most] for begin in range(0, len(keys), most)]
 
     def _row_chunks(self, rows: Sequence[tuple[bytes, bytes]]) -> list[Sequence[tuple[bytes, bytes]]]:
-        """Rows, so many at a time as one statement takes; each number of rows has a text of its own, so there are few."""
+        """Rows, so many at a time as one statement takes. Each number of them has a text of its own: there are few."""
         if self.table.database.kind == "postgresql":
             return [rows] if rows else []
         chunks: list[Sequence[tuple[bytes, bytes]]] = []
         begin = 0
         while begin < len(rows):
-            for size in reversed(SIZES[:-1]):
-                chunk = rows[begin : begin + size]
-                if len(chunk) == size and (size == 1 or sum(_size(*row) for row in chunk) <= MOST_BYTES):
+            chunk = rows[begin : begin + 1]
+            for size in SIZES[1:-1]:
+                more = rows[begin : begin + size]
+                if len(more) < size or sum(_size(*row) for row in more) > MOST_BYTES:
                     break
+                chunk = more
             chunks.append(chunk)
             begin += len(chunk)
         return chunks

@@ -362,6 +362,14 @@ class Database:
                     lane.apart = pool
         return lane.apart
 
+    async def connect(self) -> Connection:
+        """A connection that belongs to no pool: whoever asks for it closes it.
+
+        Raises:
+            DatabaseUnavailable: it cannot be made.
+        """
+        return await self._driver.connect()
+
     def pools(self) -> list[Pool]:
         """The pools of every event loop."""
         return [pool for lane in self._lanes.values() for pool in lane.pools()]

@@ -1,8 +1,8 @@
 """Removing rows whose time is over: a few at a time, with the writes that make room necessary.
 
 A row that has expired is not seen any more, so that nobody waits for its removal. Every so many writes, a batch goes:
-more rows than were written, so that the table does not grow by what has expired, and few enough that no lock is held for
-long. What another process holds at that moment is skipped (PostgreSQL, MariaDB).
+more rows than were written, so that the table does not grow by what has expired, and few enough that no lock is held
+for long. What another process holds at that moment is skipped (PostgreSQL, MariaDB).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger("covet.orm")
 BATCH = 200
 """How many rows are removed by one statement."""
 EVERY = 100
-"""After how many rows written a batch of expired ones is removed. Less than a batch."""
+"""After how many rows written a batch of expired ones is removed, if it is not said otherwise."""
 MEASURES = 64
 """How often the size of a table is measured while as much is written as it may hold."""
 EVER = float(2**60)
@@ -34,8 +34,8 @@ EVER = float(2**60)
 FULL_SHARE = 0.9
 """The share of its limit that a table has when rows were removed because it was beyond."""
 
-Start = Callable[[Callable[[], Awaitable[object]]], None]
-"""Starts work beside that of the caller."""
+Start = Callable[[Callable[[], Awaitable[object]]], bool]
+"""Starts work beside that of the caller; whether it could."""
 
 
 class ExpiringStatements:
@@ -106,7 +106,7 @@ async def remove_first(table: StoreTable, until: float, limit: int = BATCH) -> l
 
 
 async def remove_all(table: StoreTable, until: float) -> int:
-    """Remove all rows whose time is over at `until`, batch by batch; how many. Takes and raises what `remove_first` does.
+    """Remove all rows whose time is over at `until`, batch by batch; how many. Raises what `remove_first` raises.
 
     Cancelled, the batches that are done stay so.
     """
@@ -129,14 +129,22 @@ class Expiry:
     Args:
         table: the table; with a column `size`, where there is a limit.
         clock: gives the time, in seconds since the epoch.
+        every: after how many rows written a batch of expired ones is removed; fewer than a batch has.
         max_bytes: the sum of `size` beyond which rows leave, those first whose time ends first; None for no limit.
         start: starts work beside the caller's; without, the caller waits for it.
     """
 
     def __init__(
-        self, table: StoreTable, clock: Callable[[], float], *, max_bytes: int | None = None, start: Start | None = None
+        self,
+        table: StoreTable,
+        clock: Callable[[], float],
+        *,
+        every: int = EVERY,
+        max_bytes: int | None = None,
+        start: Start | None = None,
     ) -> None:
         self.table = table
+        self.every = every
         self.max_bytes = max_bytes
         self._clock = clock
         self._start = start
@@ -149,18 +157,16 @@ class Expiry:
         """Note that rows were written, and do what is due. What fails is logged: the rows are written."""
         self._rows += rows
         self._bytes += size
-        if self._rows < EVERY or self._busy:
+        if self._rows < self.every or self._busy:
             return
         self._busy = True
-        if self._start is not None:
-            self._start(self._work)
-        else:
+        if self._start is None or not self._start(self._work):
             await self._work()
 
     async def _work(self) -> None:
         try:
             rows, self._rows = self._rows, 0
-            for _ in range(rows // EVERY):
+            for _ in range(rows // self.every):
                 if len(await remove_first(self.table, self._clock())) < BATCH:
                     break
             if self.max_bytes is not None and self._bytes * MEASURES >= self.max_bytes:

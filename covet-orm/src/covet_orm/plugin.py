@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from covet import hookimpl
+from covet.backends import Backend
+from covet.exceptions import ConfigurationError, CovetError
 from covet.storage import StorageBackend
+from covet_orm.backend_settings import DatabaseCacheSettings, DatabaseSessionSettings, PostgreSQLPubSubSettings
 from covet_orm.settings import MySQLSettings, PostgreSQLSettings, SQLiteSettings, options_of
 
+# SQLAlchemy takes half a second to import, which `covet plugins list` need not wait for: what needs it is imported
+# where it is used.
 if TYPE_CHECKING:
+    from covet.applications import Covet
+    from covet.health import HealthCheck
+    from covet_orm.cache import DatabaseCache
     from covet_orm.databases import Database
+    from covet_orm.expiry import Start
+    from covet_orm.pubsub import PostgreSQLPubSub
+    from covet_orm.sessions import DatabaseSessionStore
 
-__all__ = ["covet_storage_backends"]
+__all__ = [
+    "covet_cache_backends",
+    "covet_health_checks",
+    "covet_lifespan",
+    "covet_pubsub_backends",
+    "covet_session_stores",
+    "covet_storage_backends",
+]
+
+logger = logging.getLogger("covet.orm")
 
 
 @hookimpl
@@ -29,8 +51,118 @@ def covet_storage_backends() -> Mapping[str, StorageBackend]:
     }
 
 
+@hookimpl
+def covet_session_stores() -> Mapping[str, Backend]:
+    """The store `database`."""
+    return {"database": Backend(_sessions, DatabaseSessionSettings)}
+
+
+@hookimpl
+def covet_cache_backends() -> Mapping[str, Backend]:
+    """The backend `database`."""
+    return {"database": Backend(_cache, DatabaseCacheSettings)}
+
+
+@hookimpl
+def covet_pubsub_backends() -> Mapping[str, Backend]:
+    """The backend `postgresql`."""
+    return {"postgresql": Backend(_pubsub, PostgreSQLPubSubSettings)}
+
+
+@hookimpl
+def covet_health_checks(app: Covet) -> Mapping[str, HealthCheck]:
+    """One for each database."""
+    from covet_orm.health import health_check
+
+    return {f"database {alias}": health_check(database) for alias, database in _databases(app).items()}
+
+
+@hookimpl
+@asynccontextmanager
+async def covet_lifespan(app: Covet) -> AsyncIterator[None]:
+    """Makes the tables of the stores that are chosen, where that was asked for; tells of those that are not there."""
+    for database in _databases(app).values():
+        for table in database.store_tables.values():
+            try:
+                await table.require()
+            except CovetError as error:
+                # The stores say the same whenever they are used. Those who need none of them are served.
+                logger.error("%s", error)
+    yield
+
+
+def _databases(app: Covet) -> dict[str, Database]:
+    """The databases of an application by alias; those of other plugins are none of ours."""
+    if not app.storage:
+        return {}
+    from covet_orm.databases import Database
+
+    return {alias: storage for alias, storage in app.storage.items() if isinstance(storage, Database)}
+
+
 def _database(alias: str, settings: Any) -> Database:
-    # SQLAlchemy takes half a second to import, which `covet plugins list` need not wait for.
     from covet_orm.databases import Database
 
     return Database(settings.url, alias=alias, **options_of(settings))
+
+
+def _sessions(app: Covet, alias: str, settings: DatabaseSessionSettings) -> DatabaseSessionStore:
+    from covet_orm.sessions import DatabaseSessionStore
+
+    database = _find(app, settings.database, "sessions")
+    return DatabaseSessionStore(database, table=settings.table, create_table=_creates(app, settings.create_table))
+
+
+def _cache(app: Covet, alias: str, settings: DatabaseCacheSettings) -> DatabaseCache:
+    from covet_orm.cache import DatabaseCache
+
+    return DatabaseCache(
+        _find(app, settings.database, f"cache.{alias}"),
+        table=settings.table,
+        create_table=_creates(app, settings.create_table),
+        unlogged=settings.unlogged,
+        max_bytes=settings.max_bytes,
+        max_value_bytes=settings.max_value_bytes,
+        start=_starter(app),
+    )
+
+
+def _pubsub(app: Covet, alias: str, settings: PostgreSQLPubSubSettings) -> PostgreSQLPubSub:
+    from covet_orm.pubsub import PostgreSQLPubSub
+
+    return PostgreSQLPubSub(
+        _find(app, settings.database, f"pubsub.{alias}"),
+        table=settings.table,
+        create_table=_creates(app, settings.create_table),
+        heartbeat=settings.heartbeat_seconds,
+        start=_starter(app),
+    )
+
+
+def _find(app: Covet, alias: str, section: str) -> Database:
+    from covet_orm.databases import Database
+
+    try:
+        storage = app.storage[alias]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"[{section}] database: {error}") from None
+    if not isinstance(storage, Database):
+        raise ConfigurationError(
+            f"[{section}] database: the storage {alias!r} is of the kind {storage.kind}, and a database of covet-orm "
+            "was expected"
+        )
+    return storage
+
+
+def _creates(app: Covet, wanted: bool | None) -> bool:
+    return app.settings.app.debug if wanted is None else wanted
+
+
+def _starter(app: Covet) -> Start:
+    def start(work: Any) -> bool:
+        if not app.tasks.running:
+            return False
+        app.tasks.start_soon(work, name="removal of what expired")
+        return True
+
+    return start

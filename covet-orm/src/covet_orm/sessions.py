@@ -32,7 +32,7 @@ def define_sessions(name: str, kind: str) -> Table:
     A user is the bytes of a text, so that no collation has an opinion on which users are the same.
     """
     mysql_kind = kind in ("mysql", "mariadb")
-    double = sqlalchemy.Double()
+    double: Any = sqlalchemy.Double()
     key: Any = mysql.VARBINARY(32) if mysql_kind else LargeBinary()
     data: Any = mysql.LONGBLOB() if mysql_kind else LargeBinary()
     user: Any = mysql.VARBINARY(USER_BYTES) if mysql_kind else LargeBinary()
@@ -143,8 +143,8 @@ class SessionStatements(ExpiringStatements):
 class DatabaseSessionStore:
     """A session store in a table of a database: PostgreSQL, MySQL, MariaDB or SQLite.
 
-    Each method is one statement, outside of the transaction that the caller may be in (see `covet_orm.store_tables`). What
-    expired is removed by `purge`, which the kernel calls now and then, in batches.
+    Each method is one statement, outside of the transaction that the caller may be in (see `covet_orm.store_tables`).
+    What expired is removed by `purge`, which the kernel calls now and then, in batches.
 
     Args:
         database: where.

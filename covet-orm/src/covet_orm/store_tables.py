@@ -1,9 +1,9 @@
 """The tables of session stores, caches and messages: made, missed, and reached past the transactions around the caller.
 
-What a store keeps is no part of what its caller is about to commit or roll back, and must not wait for it. So a statement
-of a store runs by itself, on a connection of its own: one of the pool, and where the caller is inside of a transaction,
-which holds one already, of a second, small pool. SQLite has one connection that writes; there, a statement of the task
-whose transaction holds it belongs to that transaction.
+What a store keeps is no part of what its caller is about to commit or roll back, and must not wait for it. So a
+statement of a store runs by itself, on a connection of its own: one of the pool, and where the caller is inside of a
+transaction, which holds one already, of a second, small pool. SQLite has one connection that writes; there, a statement
+of the task whose transaction holds it belongs to that transaction.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from covet_orm.dialects import Compiled, compile_statement
 from covet_orm.drivers.protocol import Connection, Inserted, Row, SessionState
 from covet_orm.exceptions import OrmError, ProgrammingError, SerializationFailure
 from covet_orm.identifiers import check_identifier
+from covet_orm.pool import Pool
 from covet_orm.schema import create_tables
 from covet_orm.transactions import Transaction, active
 
@@ -228,17 +229,11 @@ class StoreTable:
         return await self._run(call, reads)
 
     async def _run(self, call: Callable[[Connection], Awaitable[T]], reads: bool) -> T:
-        database = self.database
-        if active.get() is None:
-            pool = await database.pool_for(reads=reads and database.kind == "sqlite")
-        elif (block := self._block()) is not None:
-            # An interrupted statement would take the transaction along, and a cache that is given up has no time left.
-            with CancelScope(shield=True):
-                return await call(block.connection)
-        elif database.kind == "sqlite":
-            pool = await database.pool_for(reads=reads)
-        else:
-            pool = await database.pool_apart()
+        block = None if active.get() is None else self._block()
+        if block is not None:
+            # Interrupted, it would take the transaction along.
+            return await self._shielded(call, block.connection)
+        pool = await self._pool(reads)
         connection = pool.try_acquire() or await pool.acquire()
         try:
             return await call(connection)
@@ -250,6 +245,33 @@ class StoreTable:
             raise
         finally:
             pool.release(connection)
+
+    async def _shielded(self, call: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+        """Call to the end, whoever cancels."""
+        task = asyncio.ensure_future(call(connection))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with CancelScope(shield=True):
+                await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.debug("a statement whose caller was cancelled failed: %s", error)
+            raise
+
+    async def _pool(self, reads: bool) -> Pool:
+        database = self.database
+        if database.kind == "sqlite":
+            return await database.pool_for(reads=reads)
+        if self._inside():
+            return await database.pool_apart()
+        return await database.pool_for(reads=False)
+
+    def _inside(self) -> bool:
+        """Whether a transaction in this database is around the caller, its own or that of the task that started it."""
+        block = active.get()
+        while block is not None and (block.database is not self.database or block.ended):
+            block = block.outer
+        return block is not None
 
     def _block(self) -> Transaction | None:
         """The transaction of this task that holds the one connection by which SQLite writes."""

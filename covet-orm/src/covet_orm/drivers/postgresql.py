@@ -89,6 +89,11 @@ class PostgreSQLConnection:
         return SessionState.FAILED if self._phase == FAILED else SessionState.TRANSACTION
 
     @property
+    def pooled(self) -> bool:
+        """Whether a PgBouncer in transaction mode stands between, so that the session is not one's own."""
+        return self._pgbouncer
+
+    @property
     def in_recovery(self) -> bool | None:
         """Whether the server is a replica now, as it told last, unasked; None behind PgBouncer."""
         if self._pgbouncer:

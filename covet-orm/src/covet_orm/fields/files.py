@@ -27,6 +27,8 @@ LONGEST = 1024
 class StoredFile(str):
     """The key of an object in an object store of the running application, with what can be done with the object.
 
+    It is a text; an answer in JSON takes `str(user.photo)`, or `await user.photo.url()`.
+
     Args:
         key: the key.
         store: the alias of the store, as in `[objects.ALIAS]`.
@@ -71,9 +73,9 @@ class StoredFile(str):
 
         Cancelled, it has stored the object whole or not at all.
         """
-        safe = re.sub(r"[^\w.-]+", "_", name.replace("\\", "/").rpartition("/")[2], flags=re.ASCII).strip("._")[-100:]
+        safe = re.sub(r"[^\w.-]+", "_", name.replace("\\", "/").rpartition("/")[2], flags=re.ASCII)[-100:].lstrip(".")
         key = cls(f"{folder.strip('/')}/{uuid4().hex}-{safe or 'file'}".lstrip("/"), store)
-        await get_object_store(store).put(key, data, content_type=content_type, if_absent=True)
+        await get_object_store(store).put(str(key), data, content_type=content_type, if_absent=True)
         return key
 
     def open(self, *, offset: int = 0, length: int | None = None) -> AbstractAsyncContextManager[ObjectReader]:

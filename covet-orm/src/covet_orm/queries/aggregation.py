@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from covet_orm.exceptions import QueryError
+from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.expressions.base import Expression
+from covet_orm.identifiers import check_identifier
 from covet_orm.queries.grouping import is_windowed
 from covet_orm.queries.names import Names
 from covet_orm.queries.plans import Plan, make_plan, refused
@@ -34,6 +35,9 @@ async def aggregate(
             raise QueryError(
                 f"aggregate({name}={expression!r}): an aggregate is needed, such as Count('*') or Sum('price')"
             )
+        if not name.isidentifier():
+            raise FieldError(f"aggregate(): {name!r:.100} is no name")
+        check_identifier(name, "postgresql", "aggregate")
         if name in found:
             raise QueryError(f"aggregate(): {name!r} is there twice; give one of them another name")
         found[name] = expression.resolved(names)

@@ -58,7 +58,11 @@ class MySQL(Differences):
 
     def typed(self, parameter: ColumnElement[Any], field: Field[Any]) -> ColumnElement[Any]:
         # Points in time are texts there, unless something makes them what they are.
-        types: dict[str, Any] = {"date": sqlalchemy.Date(), "datetime": mysql.DATETIME(fsp=6), "time": mysql.TIME(fsp=6)}
+        types: dict[str, Any] = {
+            "date": sqlalchemy.Date(),
+            "datetime": mysql.DATETIME(fsp=6),
+            "time": mysql.TIME(fsp=6),
+        }
         column_type = types.get(family(field))
         return parameter if column_type is None else sqlalchemy.cast(parameter, column_type)
 

@@ -115,7 +115,9 @@ def as_json(scope: Scope, element: ColumnElement[Any], field: Field[Any]) -> Col
     """An expression of any type as JSON."""
     kind = family(field)
     if kind == "json" or isinstance(element, Null):
-        return sqlalchemy.cast(element, JSONB()) if isinstance(element, Null) and scope.kind == "postgresql" else element
+        return (
+            sqlalchemy.cast(element, JSONB()) if isinstance(element, Null) and scope.kind == "postgresql" else element
+        )
     if scope.kind == "postgresql":
         return func.to_jsonb(element, type_=JSONB())
     if scope.kind == "sqlite":

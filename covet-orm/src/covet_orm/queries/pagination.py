@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from covet_orm.exceptions import NotSupported, QueryError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Combined, Comparison, Condition
 from covet_orm.expressions.references import ColumnReference, F
+from covet_orm.fields.inference import family
 from covet_orm.queries.annotating import annotate
 from covet_orm.queries.lookup_names import find_lookup
 from covet_orm.queries.names import annotation_in
@@ -234,11 +236,21 @@ class _Keys:
             raise QueryError(wrong)
         try:
             return [
-                None if value is None else field.to_python(value)
+                None if value is None else field.to_python(_typed(value, field))
                 for field, value in zip(self.fields, values, strict=True)
             ]
-        except (ValueError, TypeError, QueryError):
+        except (ValueError, TypeError, msgspec.ValidationError):
             raise QueryError(wrong) from None
+
+
+TYPES: dict[str, Any] = {"binary": bytes, "duration": dt.timedelta}
+"""What a field makes of a value of JSON by itself, is not here."""
+
+
+def _typed(value: Any, field: Field[Any]) -> Any:
+    """A value of a cursor, as its field takes it."""
+    found = TYPES.get(family(field))
+    return value if found is None else msgspec.convert(value, found)
 
 
 def _compare(expression: Expression[Any], lookup: str, value: Any) -> Condition:

@@ -121,7 +121,9 @@ def refused(error: ValueError, parameters: Parameters, values: Sequence[Any]) ->
             bind(value)
         except ValueError as cause:
             return QueryError(
-                f"{field.model.__name__}.{field.name}: {cause}" if field is not None and hasattr(field, "model") else str(cause)
+                f"{field.model.__name__}.{field.name}: {cause}"
+                if field is not None and hasattr(field, "model")
+                else str(cause)
             )
     return QueryError(str(error))
 

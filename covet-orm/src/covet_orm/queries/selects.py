@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from covet_orm.exceptions import FieldError, NotSupported, QueryError
 from covet_orm.fields.numbers import BigIntegerField
@@ -154,7 +155,7 @@ def build_select(
     if windowed:
         statement, order, distinct = around(statement, windowed, order, distinct)
     if distinct is not None:
-        statement = statement.distinct(*distinct)
+        statement = statement.ext(distinct_on(*distinct)) if distinct else statement.distinct()
     statement = statement.order_by(*order)
     if limit is not None:
         statement = statement.limit(limit)
