@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import anyio
 import pytest
+from tests.services.databases import Database as Server
+from tests.services.databases import ask
+from tests.services.postgresql import PostgreSQL
+from tests.services.processes import Server as Process
 
-from covet.cache import CacheBackend
+import covet_orm.plugin
+from covet.cache import CacheBackend, CacheManager
+from covet.testing import plugin_sandbox
 from covet.testing.conformance.cache import CacheBackendConformance
 from covet_orm.cache import DatabaseCache
 from covet_orm.databases import Database
+from covet_orm.exceptions import DatabaseError
+from covet_orm.expiry import BATCH
+from covet_orm.store_tables import StoreTableMissing
+
+pytestmark = pytest.mark.anyio
+
+NOW = 1_790_000_000.0
 
 
 class TestKit(CacheBackendConformance):
@@ -26,3 +41,311 @@ class TestKit(CacheBackendConformance):
     async def another(self, backend: CacheBackend, url: str) -> AsyncIterator[CacheBackend]:
         async with Database(url, alias="another") as database:
             yield DatabaseCache(database)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with Database(url) as database:
+        yield database
+
+
+async def cache_in(database: Database, **options: Any) -> DatabaseCache:
+    cache = DatabaseCache(database, **options)
+    await cache.table.create()
+    return cache
+
+
+async def count(database: Database) -> int:
+    return int(await database.fetch_value("SELECT count(*) FROM covet_cache"))
+
+
+# Many at once
+
+
+async def test_more_keys_than_one_statement_has(database: Database) -> None:
+    cache = await cache_in(database)
+    many = {f"key {number}": b"%d" % number * 50 for number in range(3000)}
+    await cache.set_many(many, None)
+    assert await cache.get_many([*many, "missing"]) == many
+    assert await cache.delete(list(many)[:2900]) == 2900
+    assert await cache.get_many(list(many)) == dict(list(many.items())[2900:])
+
+
+async def test_many_large_values_at_once(database: Database) -> None:
+    """More than a statement may have bytes, on some servers."""
+    cache = await cache_in(database)
+    many = {f"key {number}": bytes([number]) * 600_000 for number in range(40)}
+    await cache.set_many(many, None)
+    assert await cache.get_many(list(many)) == many
+
+
+async def test_those_who_write_the_same_keys_at_once_all_succeed(database: Database) -> None:
+    cache = await cache_in(database)
+    names = [f"key {number}" for number in range(30)]
+
+    async def write(number: int) -> None:
+        for _ in range(5):
+            await cache.set_many({name: b"%d" % number for name in (names if number % 2 else names[::-1])}, 100)
+            await cache.delete(names[number : number + 5])
+
+    async with anyio.create_task_group() as group:
+        for number in range(8):
+            group.start_soon(write, number)
+    assert len(set((await cache.get_many(names)).values())) <= 8
+
+
+# What leaves
+
+
+async def test_what_has_expired_goes_with_the_writes(database: Database) -> None:
+    clock = Clock()
+    cache = await cache_in(database, clock=clock)
+    for begin in range(0, 1000, 100):
+        await cache.set_many({f"old {begin + number}": b"" for number in range(100)}, 10)
+    assert await count(database) == 1000
+    clock.now += 10
+    for number in range(600):
+        await cache.set(f"new {number}", b"", 1000)
+    assert await count(database) == 600
+
+
+async def test_beyond_its_size_those_go_that_would_expire_next(database: Database) -> None:
+    cache = await cache_in(database, max_bytes=500_000)
+    await cache.set_many({f"ever {number}": bytes(900) for number in range(100)}, None)
+    await cache.set_many({f"soon {number}": bytes(900) for number in range(400)}, 100)
+    await cache.set_many({f"later {number}": bytes(900) for number in range(200)}, 200)
+    size = int(await database.fetch_value("SELECT sum(size) FROM covet_cache"))
+    assert size <= 500_000 + 400 * 1100, "it was left to grow"
+    await cache._expiry.limit()
+    size = int(await database.fetch_value("SELECT sum(size) FROM covet_cache"))
+    assert 500_000 * 0.9 - BATCH * 1100 <= size <= 500_000
+    left = await cache.get_many([f"{name} {n}" for name in ("ever", "soon", "later") for n in range(400)])
+    kinds = [name.split()[0] for name in left]
+    assert kinds.count("ever") == 100
+    assert kinds.count("later") == 200
+    assert kinds.count("soon") <= 200
+
+
+async def test_what_cannot_be_removed_is_logged_and_the_value_is_kept(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*arguments: Any) -> list[Any]:
+        raise DatabaseError("no room")
+
+    monkeypatch.setattr("covet_orm.expiry.remove_first", fail)
+    cache = await cache_in(database)
+    await cache.set_many({f"{number}": b"1" for number in range(200)}, None)
+    assert "no room" in caplog.text
+    assert await cache.get("7") == b"1"
+
+
+async def test_a_value_that_is_too_large_replaces_the_one_before(database: Database) -> None:
+    """There is none then."""
+    cache = await cache_in(database, max_value_bytes=1000)
+    large = bytes(1001)
+    for put in (
+        lambda: cache.set("key", large, None),
+        lambda: cache.set_many({"key": large, "other": b"2"}, None),
+        lambda: cache.compare_and_set("key", b"1", large, None),
+    ):
+        await cache.set("key", b"1", None)
+        await put()
+        assert await cache.get("key") is None
+    assert await cache.add("key", large, None)
+    assert await cache.add("key", b"1", None)
+    assert await cache.get_many(["key", "other"]) == {"key": b"1", "other": b"2"}
+
+
+async def test_clearing_removes_more_than_one_batch(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("covet_orm.cache.CLEARED", 100)
+    cache = await cache_in(database)
+    await cache.set_many({f"a{number}": b"" for number in range(350)} | {f"b{number}": b"" for number in range(5)}, 100)
+    await cache.clear("a")
+    assert await count(database) == 5
+    await cache.clear()
+    assert await count(database) == 0
+
+
+# Transactions
+
+
+async def test_a_value_is_no_part_of_its_callers_transaction(database: Database) -> None:
+    """SQLite has one connection that writes, and there it goes along."""
+    cache = await cache_in(database)
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction():
+            await cache.set_many({"a": b"1", "b": b"2"}, None)
+            await cache.set_many({str(number): b"" for number in range(2000)}, None)
+            await cache.set("c", b"3", 100)
+            assert await cache.increment("count", 1, None) == 1
+            assert await cache.get_many(["a", "c", "1999"]) == {"a": b"1", "c": b"3", "1999": b""}
+            raise ZeroDivisionError
+    expected = {} if database.kind == "sqlite" else {"a": b"1", "b": b"2", "c": b"3", "count": b"1"}
+    assert await cache.get_many(["a", "b", "c", "count"]) == expected
+
+
+async def test_a_cancelled_call_takes_no_transaction_along(database: Database) -> None:
+    """Wherever it is cancelled: by a scope, or as a time limit of asyncio does it."""
+    import asyncio
+
+    cache = await cache_in(database)
+    async with database.transaction():
+        await database.execute("UPDATE covet_cache SET size = 1")
+        for steps in range(8):
+            task = asyncio.current_task()
+            assert task is not None
+            loop = asyncio.get_running_loop()
+
+            def cancel(left: int, task: asyncio.Task[Any] = task, loop: Any = loop) -> None:
+                if left:
+                    loop.call_soon(cancel, left - 1)
+                else:
+                    task.cancel()
+
+            loop.call_soon(cancel, steps)
+            try:
+                await cache.set(f"key {steps}", bytes(100_000), None)
+                await anyio.sleep(10)
+            except asyncio.CancelledError:
+                task.uncancel()
+        await database.execute("UPDATE covet_cache SET size = 2")
+        await cache.set("key", b"1", None)
+    assert await cache.get("key") == b"1"
+
+
+async def test_a_task_that_was_started_inside_of_a_transaction_has_the_cache(database: Database) -> None:
+    if database.kind == "sqlite":
+        pytest.skip("SQLite has one connection that writes, which the transaction holds")
+    cache = await cache_in(database)
+    async with database.transaction():
+        await database.query("SELECT 1")
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(cache.set, f"key {number}", b"1", None)
+        assert len(await cache.get_many([f"key {number}" for number in range(10)])) == 10
+
+
+# The table
+
+
+async def test_a_missing_table_says_the_line_to_type(database: Database) -> None:
+    cache = DatabaseCache(database)
+    with pytest.raises(StoreTableMissing, match="covet db create"):
+        await cache.get("key")
+    assert await database.create_all() == ["covet_cache"]
+    assert await cache.get("key") is None
+
+
+@pytest.mark.parametrize("unlogged", [False, True])
+async def test_the_table_may_be_unlogged(postgresql: PostgreSQL, unlogged: bool) -> None:
+    url = postgresql.empty_database("test")
+    async with Database(url) as database:
+        await cache_in(database, unlogged=unlogged)
+        kind = await database.fetch_value("SELECT relpersistence FROM pg_class WHERE relname = 'covet_cache'")
+        assert kind == (b"u" if unlogged else b"p")
+
+
+async def test_an_unlogged_table_is_empty_after_a_crash_and_works(postgresql: PostgreSQL) -> None:
+    async with Database(postgresql.empty_database("test"), retry_after=0.05) as database:
+        cache = await cache_in(database, unlogged=True)
+        await cache.set("key", b"1", None)
+        await anyio.to_thread.run_sync(postgresql.kill)
+        await anyio.to_thread.run_sync(postgresql.start)
+        with anyio.fail_after(30):
+            while True:
+                try:
+                    assert await cache.get("key") is None
+                    break
+                except DatabaseError:
+                    await anyio.sleep(0.05)
+        assert await cache.add("key", b"2", None)
+
+
+async def test_the_indexes_of_the_table_are_as_few_as_can_be(server: Server, url: str, database: Database) -> None:
+    await cache_in(database)
+    asked = {
+        "postgresql": "SELECT indexname FROM pg_indexes WHERE tablename = 'covet_cache'",
+        "mariadb": "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_name = 'covet_cache'",
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
+    }
+    assert len(await ask(url, asked[server.kind])) == 2
+
+
+def test_limits_are_above_zero() -> None:
+    for limit in ("max_bytes", "max_value_bytes"):
+        with pytest.raises(ValueError, match="above 0"):
+            DatabaseCache(Database("sqlite://"), **{limit: 0})
+
+
+# Faults
+
+
+async def test_values_are_there_after_the_server_was_killed(server: Server, url: str) -> None:
+    if not isinstance(server, Process):
+        pytest.skip("SQLite has no server")
+    async with Database(url, retry_after=0.05) as database:
+        cache = await cache_in(database)
+        await cache.set("key", b"1", None)
+        await anyio.to_thread.run_sync(server.kill)
+        with pytest.raises(DatabaseError):
+            await cache.get("key")
+        await anyio.to_thread.run_sync(server.start)
+        with anyio.fail_after(30):
+            while True:
+                try:
+                    assert await cache.get("key") == b"1"
+                    break
+                except DatabaseError:
+                    await anyio.sleep(0.05)
+
+
+# An application
+
+
+async def test_an_application_has_it_by_alias_and_by_name(url: str) -> None:
+    """As [cache.ALIAS], and as `CacheManager(backend="database")` without a table in the settings."""
+    app = plugin_sandbox(
+        "cache",
+        orm=covet_orm.plugin,
+        settings={
+            "app": {"secret_key": "k" * 32, "debug": True},
+            "storage": {"default": {"url": url}},
+            "cache": {"pages": {"backend": "database", "table": "pages"}},
+        },
+    )
+    by_alias, by_name = CacheManager("pages"), CacheManager(backend="database")
+    calls = 0
+
+    async def compute() -> list[int]:
+        nonlocal calls
+        calls += 1
+        await anyio.sleep(0.05)
+        return [1, 2]
+
+    async with app.running():
+        for cache in (by_alias, by_name):
+            calls = 0
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(cache.get_or_set, "key", compute)
+            assert calls == 1
+            assert await cache.get("key") == [1, 2]
+            await cache.set("tagged", 1, tags=["a"])
+            await cache.invalidate("a")
+            assert await cache.get("tagged") is None
+            for number in range(250):
+                await cache.set(f"key {number}", number)
+            await cache.clear()
+            assert await cache.get("key") is None
+    names = {row[0] for row in await ask(url, "SELECT count(*) FROM pages", "SELECT count(*) FROM covet_cache")}
+    assert names == {0}

@@ -303,6 +303,24 @@ async def test_the_same_is_refused_everywhere(url: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_the_same_is_refused_of_many(url: str) -> None:
+    """By `bulk_create` and by `update`, which call no method of an object."""
+    async with Database(url) as database:
+        for name, (make, wrong) in REFUSED.items():
+            if database.kind in UNBOUND.get(name, ()):
+                continue
+            model = model_of(make())
+            await database.create_all(model._meta.registry)
+            for value in wrong:
+                with pytest.raises(ValidationError, match="value"):
+                    await model.objects.bulk_create([model(value=value)])
+                with pytest.raises(QueryError, match="value"):
+                    await model.objects.update(value=value)
+            assert await model.objects.count() == 0
+            await database.drop_all(model._meta.registry)
+
+
+@pytest.mark.anyio
 async def test_the_same_is_refused_in_a_filter(url: str) -> None:
     """What could be in no row is an error and no empty result: it is a mistake of the program."""
     wrong: dict[str, list[Any]] = {

@@ -148,6 +148,10 @@ async def test_hostile_values_are_found_as_they_are(world: World) -> None:
         assert await mine.filter(data__has_key=payload).exists(), payload
         assert await mine.filter(data={"s": payload, payload: [payload]}).exists(), payload
         assert await mine.annotate(x=Value(payload)).values_list("x", "note", "data__s") == [(payload, payload, payload)]
+        if world.database.kind == "mariadb" and payload.startswith("-"):
+            with pytest.raises(NotSupported, match="begins with a minus"):
+                await mine.annotate(x=JSONExtract("data", payload, 0))
+            continue
         assert await mine.annotate(x=JSONExtract("data", payload, 0)).values_list("x", flat=True) == (
             [payload] if not (payload.isascii() and payload.isdecimal()) else [None]
         ), payload
@@ -174,7 +178,7 @@ async def test_any_text_comes_back_as_it_went(world: World, text: str) -> None:
     await person.save()
     mine = Person.objects.filter(pk=person.pk, note=text, data__s=text)
     assert await mine.values_list("note", "data") == [(text, {"s": text, text: {text: text}})]
-    if not text.isdecimal():
+    if not text.isdecimal() and not (text.startswith("-") and world.database.kind == "mariadb"):
         assert await mine.annotate(x=JSONExtract("data", text, text)).values_list("x", flat=True) == [text]
 
 
@@ -290,8 +294,10 @@ async def test_other_places_of_words(world: World) -> None:
             {"text": payload},
         )
         assert [p.told for p in found] == [payload]  # type: ignore[attr-defined]
-    for wrong in ("1", 1.5, True, None, "1; DROP"):
-        with pytest.raises((QueryError, TypeError)):
+    for wrong in ("1", 1.5, True, "1; DROP"):
+        with pytest.raises(QueryError, match="whole numbers"):
             Person.objects.all()[0:wrong]  # type: ignore[misc]
+        with pytest.raises(QueryError, match="whole numbers"):
+            Person.objects.all().limit(5, wrong)  # type: ignore[arg-type]
     rows = await Person.objects.aggregate(x=JSONArrayAgg(JSONObject(**{payload: Value(payload) for payload in ALL[:40]})))
     assert json.dumps(rows["x"][0], sort_keys=True) == json.dumps({payload: payload for payload in ALL[:40]}, sort_keys=True)

@@ -78,7 +78,7 @@ async def test_connections_are_used_again(url: str) -> None:
                 pool.release(connection)
 
         assert await asyncio.gather(*(use(number) for number in range(50))) == list(range(50))
-        assert pool.stats.made == 2
+        assert pool.stats.made <= 2
         await at_rest(pool)
 
 

@@ -432,10 +432,12 @@ def _reader(fields: Sequence[Field[Any]], kind: str) -> Callable[[Sequence[Any]]
 
 def _with_checks(field: Field[Any], bind: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
+        bound = None if value is None else bind(value)
+        # After its type is known: `validate` is called with values of the field alone.
         wrong = field.validate(value)
         if wrong:
             raise ValueError(wrong[0])
-        return bind(value)
+        return bound
 
     return check
 

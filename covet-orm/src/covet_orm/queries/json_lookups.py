@@ -17,7 +17,7 @@ from sqlalchemy.dialects.mysql import CHAR
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
-from covet_orm.exceptions import QueryError
+from covet_orm.exceptions import NotSupported, QueryError
 from covet_orm.expressions.base import Add, Expression
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.inference import FLOAT, JSON, TEXT, family
@@ -79,6 +79,8 @@ def at_path(scope: Scope, column: ColumnElement[Any], path: tuple[str, ...]) -> 
             # Its paths have no way to write these.
             return func.covet_json_get(column, _text(json.dumps(path)), type_=sqlalchemy.Text())
         return column.op("->", precedence=15, return_type=sqlalchemy.Text())(_text(json_path(path)))
+    if scope.kind == "mariadb" and any(key.startswith("-") for key in path):
+        raise NotSupported(f"MariaDB has no path to {path!r}: it finds no key that begins with a minus; other databases do")
     found: ColumnElement[Any] = func.json_extract(column, _text(json_path(path)), type_=sqlalchemy.Text())
     # A position of what is no array is the value itself there.
     arrays = [
@@ -331,6 +333,13 @@ class HasKeys(Lookup):
             has: ColumnElement[Any] = func.covet_json_has(
                 left, scope.parameter(JSON), every, type_=sqlalchemy.Boolean()
             )
+        elif scope.kind == "mariadb":
+            # Its paths do not find all keys.
+            there = func.json_keys(left)
+            found = [
+                func.json_contains(there, key, type_=sqlalchemy.Boolean()) for key in scope.spread(JSON, _size(value))
+            ]
+            has = sqlalchemy.and_(*found) if self.every else sqlalchemy.or_(*found)
         else:
             paths = scope.spread(KEY_PATH, _size(value))
             mode = _text("all" if self.every else "one")

@@ -150,6 +150,9 @@ class QuerySet(Reading[M]):
 
     def limit(self, count: int | None, offset: int = 0) -> Self:
         """At most `count` results, from the one at `offset` on."""
+        for number in (offset, 0 if count is None else count):
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise QueryError(f"a limit of {count!r} from {offset!r} on: whole numbers are needed")
         if (count is not None and count < 0) or offset < 0:
             raise QueryError(f"a limit of {count} from {offset} on: numbers below zero mean nothing here")
         made = self._copy()
@@ -165,7 +168,10 @@ class QuerySet(Reading[M]):
             )
         if part.step is not None:
             raise QueryError("a slice of a queryset has no step")
-        start = part.start or 0
+        start = 0 if part.start is None else part.start
+        for number in (start, 0 if part.stop is None else part.stop):
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise QueryError(f"a slice from {part.start!r} to {part.stop!r}: whole numbers are needed")
         if start < 0 or (part.stop is not None and part.stop < 0):
             raise QueryError(
                 "a slice of a queryset counts from the beginning; order it the other way round with reverse()"

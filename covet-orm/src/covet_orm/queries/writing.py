@@ -53,7 +53,11 @@ async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
         raise QueryError("update() was given nothing to write")
     for field, value in zip(fields, values.values(), strict=True):
         if not isinstance(value, Expression):
-            wrong = field.validate(value)
+            try:
+                # Its type first: `validate` is called with values of the field alone.
+                wrong = field.validate(value if value is None else field.to_python(value))
+            except ValueError as error:
+                wrong = [str(error)]
             if wrong:
                 raise QueryError(f"{options.model.__name__}.{field.name}: {'; '.join(wrong)}")
     given = list(values.values())
