@@ -26,7 +26,10 @@ PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("examp
 DISTRIBUTIONS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("covet-*/pyproject.toml")) + PLUGINS
 EXTRAS = {KERNEL: "[server,uvicorn,testing,cookies,templates,zstd]", "covet-orm": "[postgresql,mysql,sqlite]"}
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
-BENCHMARKS = ("http", "sockets", "startup", "memory", "cache", "compression", "rate_limit", "sessions")
+BENCHMARKS = (
+    "http", "sockets", "startup", "memory", "cache", "compression", "rate_limit", "sessions",
+    "orm", "orm_pool", "orm_cache", "orm_memory",
+)  # fmt: skip
 
 
 def install(session: nox.Session, *groups: str, examples: bool = True) -> None:

@@ -1,7 +1,7 @@
 """Covet's ORM beside the raw drivers and its peers: operations, building a query, the distribution of latency.
 
-The peers take turns in every round, so that a shared, noisy machine distorts no ratio. A peer that answers wrongly stops
-the benchmark.
+The peers take turns in every round, so that a shared, noisy machine distorts no ratio. A peer that answers wrongly
+stops the benchmark.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ DATABASES = {"postgresql": "PostgreSQL 15", "sqlite": "SQLite", "mariadb": "Mari
 # MariaDB has no goals of its own, and is measured beside its driver alone.
 PEERS_OF = {"postgresql": PEERS, "sqlite": PEERS, "mariadb": ["raw", "covet"]}
 DISTRIBUTIONS = [
-    "covet-orm", "asyncpg", "aiosqlite", "aiomysql", "sqlalchemy", "greenlet", "tortoise-orm", "piccolo", "django", "psycopg",
+    "covet-orm", "asyncpg", "aiosqlite", "aiomysql", "sqlalchemy", "greenlet", "tortoise-orm", "piccolo", "django",
+    "psycopg",
 ]  # fmt: skip
 WRITING = ("insert", "bulk10k")
 TASKS = 50
@@ -35,12 +36,12 @@ TOGETHER = {"get": "get", "list100": "filter", "join1k": "join", "insert": "writ
 BUILD_GOAL = 15.0
 ABOUT = """
 `raw` is the driver and its pool: asyncpg, aiosqlite, aiomysql; rows as they come, no objects. `covet` is used as the
-quick start shows, outside of an application; `sqlalchemy_core` gives rows, `sqlalchemy_orm` objects of a session for each
-operation; `tortoise` and `piccolo` use asyncpg and aiosqlite, `django` psycopg 3 with its pool. Each is written as its
-documentation advises, with at most {pool} connections where it has a pool; each answer is checked first. Many rows are
-inserted by COPY with `raw` on PostgreSQL, else by `executemany`. The servers run on the same machine, with
-`synchronous_commit` and `fsync` as they come; SQLite's file is in memory, where there is `/dev/shm`, so that a peer that
-waits for a disk after each write has no handicap.
+quick start shows, outside of an application; `sqlalchemy_core` gives rows, `sqlalchemy_orm` objects of a session for
+each operation; `tortoise` and `piccolo` use asyncpg and aiosqlite, `django` psycopg 3 with its pool. Each is written as
+its documentation advises, with at most {pool} connections where it has a pool; each answer is checked first. Many rows
+are inserted by COPY with `raw` on PostgreSQL, else by `executemany`. The servers run on the same machine, and what was
+committed survives the end of it (`fsync`); SQLite's file is in memory, where there is `/dev/shm`, so that a peer that
+waits for a disk after each write has no handicap. Piccolo opens SQLite's file anew for every query.
 
 Of {rounds} interleaved rounds of wall time; a ratio is the median of the ratios within each round.
 """

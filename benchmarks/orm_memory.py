@@ -25,10 +25,9 @@ CANDIDATES = ["slots", "covet", "tortoise", "sqlalchemy_orm", "piccolo", "django
 GOAL = 1.2
 STREAMED = ("covet", "sqlalchemy_orm", "django")
 ABOUT = """
-Objects: {objects:,} rows of ten columns (`bench_item`) are read, and what `tracemalloc` counts as allocated
-afterwards and not before is divided by their number; a smaller read before warms up whatever is made once. `slots` is a
-class with `__slots__` and the same values, made of the driver's rows, which are thrown away: it knows nothing of what was
-changed.
+Objects: {objects:,} rows of ten columns (`bench_item`) are read, and what `tracemalloc` counts as allocated afterwards
+and not before is divided by their number; a smaller read before warms up whatever is made once. `slots` is a class with
+`__slots__` and the same values, made of the driver's rows, which are thrown away: it does not know what was changed.
 
 Streaming: {rows:,} rows of the same ten columns of a table on PostgreSQL 15 are read by a cursor of the server and
 counted; what is resident (`VmRSS`) after a tenth of the rows, and the most of it from there on.
@@ -147,8 +146,9 @@ async def fill(url: str, rows: int) -> None:
     await schema.build(url)
     connection = await asyncpg.connect(url)
     await connection.execute(
-        f"insert into bench_scratch ({', '.join(schema.FIELDS)}) select 'name ' || n, 'slug-' || n, n % 97, n::bigint * 10, "
-        f"n / 7.0, n / 100.0, n % 2 = 0, timestamp '2026-01-02 03:04:05', 'lorem' from generate_series(1, {rows}) as n"
+        f"insert into bench_scratch ({', '.join(schema.FIELDS)}) select 'name ' || n, 'slug-' || n, n % 97, "
+        "n::bigint * 10, n / 7.0, n / 100.0, n % 2 = 0, timestamp '2026-01-02 03:04:05', 'lorem' "
+        f"from generate_series(1, {rows}) as n"
     )
     await connection.close()
 

@@ -1,4 +1,5 @@
-"""People, their teams, books and awards: models for tests of queries, and the same objects in Python to compare with."""
+"""People, their teams, books and awards: models for tests of queries, and the same objects in Python to compare
+with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floor: the driver itself, rows as they come, no objects. asyncpg and its pool, aiosqlite, aiomysql and its pool."""
+"""The floor: the driver itself and its pool, rows as they come, no objects: asyncpg, aiosqlite, aiomysql."""
 
 from __future__ import annotations
 

@@ -20,15 +20,16 @@ POOL_SIZE = 10
 
 TABLES = ("bench_book", "bench_author", "bench_item", "bench_scratch")
 OF_ITEMS = (
-    "name varchar(100) not null, slug varchar(100) not null, small integer not null, big bigint not null, ratio double "
-    "precision not null, price numeric(12,2) not null, active boolean not null, created {moment} not null, note text not "
-    "null"
+    "name varchar(100) not null, slug varchar(100) not null, small integer not null, big bigint not null, "
+    "ratio double precision not null, price numeric(12,2) not null, active boolean not null, created {moment} not "
+    "null, "
+    "note text not null"
 )
 DDL = (
     *(f"drop table if exists {table}" for table in TABLES),
     "create table bench_author (id integer primary key, name varchar(100) not null)",
-    "create table bench_book (id integer primary key, title varchar(100) not null, author_id integer not null, foreign key "
-    "(author_id) references bench_author(id))",
+    "create table bench_book (id integer primary key, title varchar(100) not null, author_id integer not null, "
+    "foreign key (author_id) references bench_author(id))",
     "create index bench_book_author on bench_book (author_id)",
     f"create table bench_item (id integer primary key, {OF_ITEMS})",
     f"create table bench_scratch (id {{serial}}, {OF_ITEMS})",
@@ -76,8 +77,10 @@ class Peer(Protocol):
 
 
 class Converters:
-    """What a peer has `sqlite3` make of declared types. That is one table for the whole process, where Piccolo and Django
-    would get each other's: while the context lasts, what is registered is noted, and `install` brings that back alone.
+    """What a peer has `sqlite3` make of declared types.
+
+    That is one table for the whole process, where Piccolo and Django would get each other's: while the context lasts,
+    what is registered is noted, and `install` brings that back alone.
     """
 
     def __enter__(self) -> Converters:

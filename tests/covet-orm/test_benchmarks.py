@@ -1,4 +1,4 @@
-"""The benchmark of the ORM, in short: Covet and the raw driver do the same, once, on each database; nothing is timed."""
+"""The benchmark of the ORM, in short: Covet answers as the raw driver does, on each database; nothing is timed."""
 
 from __future__ import annotations
 

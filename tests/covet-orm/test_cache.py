@@ -95,7 +95,7 @@ async def test_those_who_write_the_same_keys_at_once_all_succeed(database: Datab
 
     async def write(number: int) -> None:
         for _ in range(5):
-            await cache.set_many({name: b"%d" % number for name in (names if number % 2 else names[::-1])}, 100)
+            await cache.set_many(dict.fromkeys(names if number % 2 else names[::-1], b"%d" % number), 100)
             await cache.delete(names[number : number + 5])
 
     async with anyio.create_task_group() as group:
@@ -199,8 +199,9 @@ async def test_a_cancelled_call_takes_no_transaction_along(database: Database) -
     import asyncio
 
     cache = await cache_in(database)
+    await database.script("CREATE TABLE other (number integer)")
     async with database.transaction():
-        await database.execute("UPDATE covet_cache SET size = 1")
+        await database.execute("INSERT INTO other VALUES (1)")
         for steps in range(8):
             task = asyncio.current_task()
             assert task is not None
@@ -218,9 +219,9 @@ async def test_a_cancelled_call_takes_no_transaction_along(database: Database) -
                 await anyio.sleep(10)
             except asyncio.CancelledError:
                 task.uncancel()
-        await database.execute("UPDATE covet_cache SET size = 2")
         await cache.set("key", b"1", None)
     assert await cache.get("key") == b"1"
+    assert await database.fetch_value("SELECT number FROM other") == 1
 
 
 async def test_a_task_that_was_started_inside_of_a_transaction_has_the_cache(database: Database) -> None:
@@ -278,7 +279,8 @@ async def test_the_indexes_of_the_table_are_as_few_as_can_be(server: Server, url
         "mariadb": "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_name = 'covet_cache'",
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
     }
-    assert len(await ask(url, asked[server.kind])) == 2
+    # SQLite keeps the rows in the primary key itself.
+    assert len(await ask(url, asked[server.kind])) == (1 if server.kind == "sqlite" else 2)
 
 
 def test_limits_are_above_zero() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import select
 from tests.services.databases import Database as Server
 from tests.services.databases import ask
 from tests.services.processes import Server as Process
@@ -100,9 +101,9 @@ async def test_purging_waits_for_nobody(database: Database, store: DatabaseSessi
         pytest.skip("SQLite locks no rows: one connection writes at a time")
     for number in range(5):
         await store.create(key(number), session(expires=NOW + 10), NOW)
-    lock = "SELECT 1 FROM covet_sessions WHERE version = 1 ORDER BY expires LIMIT 2 FOR UPDATE"
+    table = store.table.table
     async with database.transaction():
-        await database.query(lock)
+        await database.query(select(table.c.key).where(table.c.key.in_([key(0), key(3)])).with_for_update())
         with anyio.fail_after(20):
             assert await store.purge(NOW + 10) == 3
     assert await store.purge(NOW + 10) == 2
@@ -114,11 +115,10 @@ async def test_ending_all_waits_for_those_that_are_held(database: Database, stor
         pytest.skip("SQLite locks no rows: one connection writes at a time")
     for number in range(5):
         await store.create(key(number), session(), NOW)
-    async with anyio.create_task_group() as group:
-        async with database.transaction():
-            await database.execute("UPDATE covet_sessions SET version = version + 1")
-            group.start_soon(store.end_all)
-            await anyio.sleep(0.1)
+    async with anyio.create_task_group() as group, database.transaction():
+        await database.execute("UPDATE covet_sessions SET version = version + 1")
+        group.start_soon(store.end_all)
+        await anyio.sleep(0.1)
         # Now it goes on.
     assert await count(database) == 0
 
@@ -160,14 +160,16 @@ async def test_tasks_that_all_hold_a_connection_do_not_wait_for_each_other(url: 
 
 
 async def test_a_cancelled_call_takes_no_transaction_along(database: Database, store: DatabaseSessionStore) -> None:
+    await database.script("CREATE TABLE other (number integer)")
     async with database.transaction():
-        await database.execute("UPDATE covet_sessions SET version = 1")
+        await database.execute("INSERT INTO other VALUES (1)")
         with anyio.CancelScope() as scope:
             scope.cancel()
             await store.create(key(1), session(), NOW)
         assert scope.cancelled_caught
         assert await store.create(key(2), session(), NOW)
     assert await store.load(key(2), NOW) == session()
+    assert await database.fetch_value("SELECT number FROM other") == 1
 
 
 # The table

@@ -5,7 +5,6 @@ Each line there that ends with `# E: why` is one that both refuse, and they refu
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -19,19 +18,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted(Path(__file__).with_name("typing").glob("*.py"))
 SOURCES = [str(ROOT / name / "src") for name in ("covet-core", "covet-orm")]
-
-
-def python_with(module: str) -> str:
-    """An interpreter that has a type checker: this one, or that of `nox -s types`."""
-    if importlib.util.find_spec(module) is not None:
-        return sys.executable
-    other = ROOT / ".nox" / "types" / "bin" / "python"
-    if not other.exists():
-        told = f"{module} is not installed here: `nox -s types --install-only` brings it"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
-    return str(other)
 
 
 def expected() -> set[tuple[str, int]]:
@@ -55,7 +41,7 @@ def told(found: dict[tuple[str, int], str]) -> str:
 def test_mypy(tmp_path: Path) -> None:
     ran = subprocess.run(
         [
-            python_with("mypy"), "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}",
+            sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}",
             "--python-version=3.11", "--no-error-summary", "--no-pretty", "--follow-imports=silent",
             *map(str, FILES),
         ],
@@ -90,7 +76,7 @@ def test_pyright(tmp_path: Path) -> None:
     # Pyright looks at what is within the folder of its settings.
     for file in FILES:
         shutil.copy(file, tmp_path)
-    python = python_with("pyright")
+    python = sys.executable
     ran = subprocess.run(
         [python, "-m", "pyright", "--outputjson", "--pythonpath", python, "--project", str(settings)],
         capture_output=True,

@@ -1,8 +1,8 @@
 """A database server is killed under load: what callers saw, how long until it served again, what was left behind.
 
-Fifty tasks read, insert, update and transfer as fast as they can, each in a loop, and note what the database acknowledged.
-The server is killed with SIGKILL, all of its processes at once, and started again on its data a second later; several times.
-In the end:
+Fifty tasks read, insert, update and transfer as fast as they can, each in a loop, and note what the database
+acknowledged. The server is killed with SIGKILL, all of its processes at once, and started again on its data a second
+later; several times. In the end:
 
 - every insert that was acknowledged is there, once;
 - every transfer between two rows happened as a whole or not at all: their sum is what it was;
@@ -87,8 +87,8 @@ class Outcome:
         seen = ", ".join(f"{name} {count:,}" for name, count in self.errors.most_common())
         waited = ", ".join(f"{seconds:.1f}" for seconds in self.until_service)
         return [
-            self.name, self.kills, f"{self.done:,}", seen or "nothing", waited, f"{len(self.acknowledged):,}", self.lost,
-            self.twice, "kept" if self.sum_is_right else "broken", self.held, self.dirty,
+            self.name, self.kills, f"{self.done:,}", seen or "nothing", waited, f"{len(self.acknowledged):,}",
+            self.lost, self.twice, "kept" if self.sum_is_right else "broken", self.held, self.dirty,
             f"{self.sessions} of {self.known}",
         ]  # fmt: skip
 
@@ -121,7 +121,8 @@ async def work(number: int, outcome: Outcome, ended: anyio.Event, accounts: list
 
 
 async def transfer(first: int, second: int) -> None:
-    """Move one from an account to another, in one transaction; in the order of the keys, so that none wait in a circle."""
+    """Move one from an account to another, in one transaction; in the order of the keys, so that none wait in a
+    circle."""
     from covet_orm.databases import find_database
 
     async with find_database().transaction():

@@ -56,7 +56,7 @@ stand_ins: list[StandIn] = []
 """The databases that stand in for others, the latest last; tests have one, to have everything in one transaction."""
 
 
-class NoDatabase(OrmError):
+class NoDatabase(OrmError):  # noqa: N818 - it tells what there is not
     """There is no database to ask, or several and nothing that says which. The message says what to add."""
 
 
@@ -100,15 +100,15 @@ class Database:
             await db.create_all()
             users = await User.objects.all()
 
-    Within the block it serves the models that name no other. Without a block it opens itself at first use, in each event
-    loop, and `close` closes it.
+    Within the block it serves the models that name no other. Without a block it opens itself at first use, in each
+    event loop, and `close` closes it.
 
     Args:
         url: `postgresql://user:password@host/name`, `mariadb://…`, `mysql://…`, `sqlite:///file.db`, `sqlite://`.
         alias: its name.
         options: the pool's settings (`min_size`, `max_size`, `acquire_timeout`, ...) and the driver's
-            (`statement_timeout`, ...), `slow_query` and `show_parameters`, which may stand in the URL as well; `read_replicas`, a
-            list of URLs, and the other settings of replicas.
+            (`statement_timeout`, ...), `slow_query` and `show_parameters`, which may stand in the URL as well;
+            `read_replicas`, a list of URLs, and the other settings of replicas.
 
     Attributes:
         alias: its name.
@@ -135,7 +135,8 @@ class Database:
         self.plans = PlanCache()
         self.sources: dict[tuple[Field[Any], ...], Source] = {}
         self.texts: dict[Any, Any] = {}
-        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, Lane] = WeakKeyDictionary()
+        # A lane holds on to its loop, so that weak keys would change nothing but the time of a look-up.
+        self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
         self._opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._tokens: list[Token[Mapping[str, Database]]] = []
         self.store_tables: dict[str, StoreTable] = {}
@@ -151,7 +152,8 @@ class Database:
         Raises:
             DatabaseUnavailable: the server cannot be reached, or refuses.
         """
-        await self._lane()
+        if asyncio.get_running_loop() not in self._lanes:
+            await self._lane()
 
     async def close(self) -> None:
         """Close the pools of this event loop: who waits for a connection is told, who holds one has 10 seconds."""
@@ -247,7 +249,8 @@ class Database:
             return await connection.execute(sql, values)
 
     async def execute_many(self, statement: str | ClauseElement, rows: Iterable[Sequence[Any]]) -> int:
-        """Run a statement once for each row of parameters; how many rows it changed in all, -1 where that is not told."""
+        """Run a statement once for each row of parameters; how many rows it changed in all, -1 where that is not
+        told."""
         sql, _ = self._statement(statement, ())
         async with self.connection() as connection:
             return await connection.execute_many(sql, rows)
@@ -267,8 +270,19 @@ class Database:
 
     async def execute_plan(self, plan: Plan, parameters: Sequence[Any]) -> int:
         """Run a plan that writes; how many rows it changed."""
-        async with self.connection(name=plan.name) as connection:
+        if listener() is not None:
+            async with self.connection(name=plan.name) as watched:
+                return await watched.execute(plan.sql, parameters)
+        block = current_transaction(self)
+        if block is not None:
+            return await block.connection.execute(plan.sql, parameters)
+        lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
+        pool = lane.writers
+        connection = pool.try_acquire() or await pool.acquire()
+        try:
             return await connection.execute(plan.sql, parameters)
+        finally:
+            pool.release(connection)
 
     async def _fetch(self, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
         app = listener()
@@ -277,7 +291,9 @@ class Database:
         block = current_transaction(self)
         if block is not None:
             return await block.connection.fetch(plan.sql, parameters)
-        pool = await self.source_for(reads=reads)
+        # As `source_for`, which would cost a coroutine.
+        lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
+        pool = lane.routed if reads else lane.writers
         connection = pool.try_acquire() or await pool.acquire()
         try:
             return await connection.fetch(plan.sql, parameters)
@@ -461,8 +477,8 @@ def database_for(model: type[Model], using: str | Database | None = None) -> Dat
 def find_database(alias: str | None = None) -> Database:
     """A database by alias; without one the `default`, or the only one.
 
-    The databases of the `async with` blocks around the caller go first, then those of the ambient application, then those
-    that are open in this process.
+    The databases of the `async with` blocks around the caller go first, then those of the ambient application, then
+    those that are open in this process.
 
     Raises:
         NoDatabase: there is none of that alias, or several and none is the default.

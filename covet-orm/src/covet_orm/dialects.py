@@ -159,7 +159,8 @@ RESERVED: Mapping[str, frozenset[str]] = {
     "mariadb": frozenset(("delete_domain_id", "master_demote_to_replica", "master_demote_to_slave", "portion")),
     "sqlite": frozenset(("nothing", "returning")),
 }
-"""Words that a name has to be quoted for, and that SQLAlchemy's lists lack; a test asks each server for all of its words."""
+"""Words that a name has to be quoted for, and that SQLAlchemy's lists lack; a test asks each server for all of its
+words."""
 
 
 @cache

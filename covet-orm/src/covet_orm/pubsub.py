@@ -6,8 +6,8 @@ it, in base64; larger ones are in a table for two minutes, from where each proce
 
 One connection listens, outside of the pool, in a task of its own: whoever asks for a topic and is cancelled interrupts
 nothing. When it is lost it is made again, with pauses that grow to five seconds; then the subscriptions are told that
-messages may be missing. The server sends notifications in the order in which their transactions commit, so that those of
-one task arrive in its order.
+messages may be missing. The server sends notifications in the order in which their transactions commit, so that those
+of one task arrive in its order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Transactions: a connection that a task keeps until its block ends.
 
 A transaction belongs to the task that opened it. A statement of another task in it is an error that says what to do: a
-connection carries one statement at a time, savepoints are a stack and tasks are not. A task that outlives the block finds
-the transaction ended, and gets a connection of its own.
+connection carries one statement at a time, savepoints are a stack and tasks are not. A task that outlives the block
+finds the transaction ended, and gets a connection of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def current_transaction(database: Database) -> Transaction | None:
         block = block.outer
     if block is not None and block.task is not asyncio.current_task():
         raise TransactionError(
-            f"this task was started inside of a transaction of {block.task_name}, whose connection carries one statement "
+            f"this task was started inside of a transaction of {block.task_name}, whose connection carries one "
+            "statement "
             "at a time: await it in the task that opened the transaction, or open a transaction of its own outside"
         )
     return block
@@ -88,7 +89,8 @@ class Transaction:
         if connection is None:
             raise TransactionError("the transaction has ended, or was not begun")
         if connection.state is IDLE:
-            # MySQL rolls all of it back at a deadlock; what came next would be a transaction of its own, each statement.
+            # MySQL rolls all of it back at a deadlock; what came next would be a transaction of its own, each
+            # statement.
             raise TransactionError(
                 "the server ended this transaction by itself, as after a deadlock, or a statement that commits (DDL on "
                 "MySQL); leave the block, and begin again"

@@ -48,9 +48,13 @@ if TYPE_CHECKING:
         ValueRange,
         Window,
     )
+    from covet_orm.queries.ctes import CTE
+    from covet_orm.queries.filtered import FilteredRelation
 
 # These need the fields, which need the expressions above.
 LATER = {
+    "CTE": "covet_orm.queries.ctes",
+    "FilteredRelation": "covet_orm.queries.filtered",
     "Aggregate": "covet_orm.expressions.aggregates",
     "AnyValue": "covet_orm.expressions.aggregates",
     "ArrayAgg": "covet_orm.expressions.collecting",
@@ -90,6 +94,7 @@ LATER = {
 }
 
 __all__ = [
+    "CTE",
     "Aggregate",
     "AnyValue",
     "ArrayAgg",
@@ -107,6 +112,7 @@ __all__ = [
     "Expression",
     "ExpressionWrapper",
     "F",
+    "FilteredRelation",
     "FirstValue",
     "Func",
     "GroupRange",

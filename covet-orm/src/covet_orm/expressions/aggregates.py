@@ -195,7 +195,8 @@ class Aggregate(Func[T]):
         relations = many_relations(chain)
         if not relations:
             raise QueryError(
-                f"{self!r} is of the model's own rows, and the query does not group them: values(...) before annotate() "
+                f"{self!r} is of the model's own rows, and the query does not group them: values(...) before "
+                "annotate() "
                 "groups, aggregate() gives the value of all rows, Window() gives it beside each row"
             )
         inner = RelatedScope(relations, scope)

@@ -106,7 +106,8 @@ class Comparison(Condition):
 class Combined(Condition):
     """Conditions that are combined: by `and`, `or`, `xor`, or one that is negated by `not`.
 
-    A negated condition holds for every row that the condition does not hold for, whether it is false there or NULL: what
+    A negated condition holds for every row that the condition does not hold for, whether it is false there or NULL:
+    what
     `exclude` leaves is what `filter` does not give.
     """
 

@@ -269,7 +269,8 @@ class Window(Expression[T]):
         expression: a function such as `Rank()`, or an aggregate such as `Sum("price")`.
         partition_by: the rows are those with the same values of this: a name, an expression, or several.
         order_by: in which order: names, with a minus before those that descend, or expressions.
-        frame: which rows around this one; with an order those up to this one and its equals, without one all, by default.
+        frame: which rows around this one; with an order those up to this one and its equals, without one all, by
+            default.
         output_field: the field of the result.
 
     Raises:

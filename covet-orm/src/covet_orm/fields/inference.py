@@ -135,15 +135,25 @@ class ComputedDecimal(DecimalField[Decimal]):
 
 
 BOOLEAN: Field[Any] = BooleanField[bool | None](null=True)
+"""True, false or NULL."""
 DATE: Field[Any] = DateField[dt.date]()
+"""A day."""
 DATETIME: Field[Any] = DateTimeField[dt.datetime]()
+"""A point in time, aware."""
 DURATION: Field[Any] = ComputedDuration()
+"""A span of time."""
 FLOAT: Field[Any] = ComputedFloat()
+"""A float."""
 INTEGER: Field[Any] = ComputedInteger()
+"""A whole number."""
 JSON: Field[Any] = JSONField()
+"""A value of JSON."""
 TEXT: Field[Any] = TextField[str]()
+"""A text."""
 TIME: Field[Any] = TimeField[dt.time]()
+"""A time of the day."""
 NAIVE: Field[Any] = DateTimeField[dt.datetime](timezone=False)
+"""A point in time without a time zone."""
 
 KNOWN: dict[type, Field[Any]] = {
     bool: BOOLEAN,

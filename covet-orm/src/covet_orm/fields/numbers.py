@@ -325,6 +325,8 @@ class DecimalField(Field[T]):
         exact = self._exact
         if kind != "sqlite":
             return exact
+        if self.max_digits <= SQLITE_DIGITS:
+            return lambda value: float(exact(value))
 
         def bind(value: Any) -> float:
             number = exact(value)

@@ -188,7 +188,8 @@ class ForeignKey(RelatedField[T]):
         key = self.target._meta.primary_key
         if len(key) != 1:
             raise ModelError(
-                f"{self!r} refers to {self.target.__name__}, whose primary key has {len(key)} columns; a foreign key has one"
+                f"{self!r} refers to {self.target.__name__}, whose primary key has {len(key)} columns; a foreign key "
+                "has one"
             )
         return key[0]
 

@@ -116,6 +116,19 @@ class CharField(Field[T]):
                 return [wrong]
         return super().validate(value)
 
+    def writer(self, kind: str) -> Convert:
+        slow, most = super().writer(kind), self.max_length
+        checks, kinds = (CharField.validate, CharField.malformed, CharField.binder), type(self)
+        if self.choices or self.validators or (kinds.validate, kinds.malformed, kinds.binder) != checks:
+            return slow
+
+        def write(value: Any) -> Any:
+            # Most texts are like this, and cost no more calls than that.
+            fits = type(value) is str and len(value) <= most and value.isascii() and "\0" not in value
+            return value if fits else slow(value)
+
+        return write
+
     def malformed(self, value: str) -> str:
         """What is wrong with the form of a text, for the fields that have one; empty when nothing is."""
         return ""

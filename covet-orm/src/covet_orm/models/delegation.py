@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from covet_orm.expressions.conditions import Condition
     from covet_orm.models.instances import Model
     from covet_orm.queries.ctes import CTE
+    from covet_orm.queries.filtered import FilteredRelation
     from covet_orm.queries.pagination import Page
     from covet_orm.queries.querysets import QuerySet
     from covet_orm.queries.raw import RawQuery
@@ -60,7 +61,7 @@ class QueryMethods(ABC, Generic[M]):
         """As `QuerySet.limit`: at most `count` results, from the one at `offset` on."""
         return self.get_queryset().limit(count, offset)
 
-    def annotate(self, **expressions: Expression[Any]) -> QuerySet[M]:
+    def annotate(self, /, **expressions: Expression[Any] | QuerySet[Any] | FilteredRelation) -> QuerySet[M]:
         """As `QuerySet.annotate`: with values that are computed."""
         return self.get_queryset().annotate(**expressions)
 

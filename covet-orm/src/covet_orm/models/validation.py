@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from covet_orm.exceptions import FieldNotLoaded, ValidationError
@@ -10,7 +11,7 @@ from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import DB_DEFAULT
 
 if TYPE_CHECKING:
-    from covet_orm.fields.base import Field
+    from covet_orm.fields.base import Convert, Field
 
 __all__ = ["checked", "full_clean"]
 
@@ -26,37 +27,50 @@ def checked(instance: Any, fields: Sequence[Field[Any]], kind: str) -> tuple[lis
     errors: dict[str, list[str]] = {}
     written: list[Field[Any]] = []
     parameters: list[Any] = []
-    for field in fields:
+    read = object.__getattribute__
+    for field, attribute, write in _writers(tuple(fields), kind):
         try:
-            value = object.__getattribute__(instance, field.attribute)
+            value = read(instance, attribute)
         except AttributeError:
             if not field.filled_by_database:
                 errors[field.name] = [MISSING]
             continue
-        if value is DB_DEFAULT or (value is None and field.primary_key and field.filled_by_database):
-            continue
-        if isinstance(value, Expression):
-            written.append(field)
-            parameters.append(value)
-            continue
         if value is None:
-            wrong, bound = field.validate(value), None
-        else:
-            try:
-                bound = field.binder(kind)(value)
-            except ValueError as error:
-                errors[field.name] = [str(error)]
+            if field.primary_key and field.filled_by_database:
                 continue
-            # After its type is known: what a validator is called with is a value of the field.
-            wrong = field.validate(value) if field.choices or field.validators or field.checks_values else []
-        if wrong:
-            errors[field.name] = wrong
+            wrong = field.validate(value)
+            if wrong:
+                errors[field.name] = wrong
+                continue
+        elif value is DB_DEFAULT:
             continue
-        parameters.append(bound)
+        elif not isinstance(value, Expression):
+            try:
+                value = write(value)
+            except ValueError as error:
+                errors[field.name] = _complaints(field, value, kind) or [str(error)]
+                continue
+        parameters.append(value)
         written.append(field)
     if errors:
         raise ValidationError(errors, type(instance).__name__)
     return written, parameters
+
+
+@lru_cache(maxsize=1024)
+def _writers(fields: tuple[Field[Any], ...], kind: str) -> tuple[tuple[Field[Any], str, Convert], ...]:
+    """Each field with its attribute and what checks and converts its values."""
+    return tuple((field, field.attribute, field.writer(kind)) for field in fields)
+
+
+def _complaints(field: Field[Any], value: Any, kind: str) -> list[str]:
+    """What is wrong with a value that a field does not take."""
+    try:
+        field.binder(kind)(value)
+    except ValueError as error:
+        return [str(error)]
+    # After its type is known: what a validator is called with is a value of the field.
+    return field.validate(value)
 
 
 def full_clean(instance: Any, exclude: Iterable[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.expressions.base import Expression, as_expression
 from covet_orm.expressions.references import F
 from covet_orm.identifiers import check_identifier
 from covet_orm.queries.clauses import NONE
+from covet_orm.queries.filtered import FilteredRelation, add_filtered
 from covet_orm.queries.grouping import is_aggregate
 from covet_orm.queries.names import Names, annotation_in, many_relations
 
@@ -37,14 +38,18 @@ def annotate(query: Q, expressions: Mapping[str, Any], *, hidden: bool = False) 
     if not expressions:
         return query._copy()
     query._not_sliced("annotate")
+    for name, given in expressions.items():
+        _check_name(query, name)
+        if isinstance(given, FilteredRelation):
+            query = cast("Q", add_filtered(query, name, given))
+    expressions = {name: given for name, given in expressions.items() if not isinstance(given, FilteredRelation)}
     made: Q = query._copy()
     known: dict[str, Expression[Any]] = dict(query._annotations)
     for name, given in expressions.items():
-        _check_name(query, name)
         if isinstance(given, F) and given.name == name and name in known:
             # What was an alias is given back from now on.
             continue
-        known[name] = as_expression(given).resolved(Names(query.options, dict(known)))
+        known[name] = as_expression(given).resolved(Names(made.options, dict(known)))
     made._annotations = known
     groups = made._clauses is None or made._clauses.group is None
     if query._chosen is not None:
@@ -117,7 +122,7 @@ def _is_of_own_rows(query: QuerySet[Any], expression: Expression[Any]) -> bool:
 
 
 def _check_name(query: QuerySet[Any], name: str) -> None:
-    known = query.model._meta
+    known = query.options
     if name in known.by_name or name in known.relations or name == "pk" or hasattr(query.model, name):
         raise FieldError(f"{known.model.__name__} has something called {name!r}; give the annotation another name")
     if not name.isidentifier() or name.startswith("__"):

@@ -62,5 +62,7 @@ LOOKUPS: dict[str, Lookup] = {
     "contained_by": ArrayLookup("contained_by", "<@"),
     "overlap": ArrayLookup("overlap", "&&"),
 }
+"""The lookups of arrays, by name."""
 
 TRANSFORMS: dict[str, Transform] = {"len": Transform("len", _length, lambda field: INTEGER)}
+"""The transforms of arrays, by name; positions are others."""

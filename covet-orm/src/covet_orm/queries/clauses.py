@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from covet_orm.models.options import Options
     from covet_orm.queries.combinators import Combination
     from covet_orm.queries.ctes import Joined
+    from covet_orm.queries.filtered import Filtered
 
 __all__ = ["NONE", "Clauses"]
 
@@ -27,7 +28,8 @@ class Clauses:
         empty: whether it gives nothing, whatever there is.
         combined: the queries that it is made of, where it is a set operation.
         joined: the common table expressions that are joined to its rows.
-        options: those of the model with the filtered relations of this query; None without any.
+        filtered: relations with a condition.
+        options: those of the model with these relations; None without any.
     """
 
     group: tuple[str, ...] | None = None
@@ -36,6 +38,7 @@ class Clauses:
     empty: bool = False
     combined: Combination | None = None
     joined: tuple[Joined, ...] = ()
+    filtered: tuple[Filtered, ...] = ()
     options: Options | None = None
 
     def but(self, **changes: Any) -> Clauses:
@@ -44,13 +47,13 @@ class Clauses:
 
     def shape(self, key: Add, values: Add) -> None:
         """As of an expression."""
-        key(("clauses", self.group, self.of_rows, self.hidden, self.empty, len(self.joined)))
+        key(("clauses", self.group, self.of_rows, self.hidden, self.empty, len(self.joined), len(self.filtered)))
         if self.combined is not None:
             self.combined.shape(key, values)
         for one in self.joined:
             one.shape(key, values)
-        if self.options is not None:
-            self.options.shape(key, values)  # type: ignore[attr-defined]
+        for relation in self.filtered:
+            relation.shape(key, values)
 
 
 NONE = Clauses()

@@ -54,8 +54,8 @@ class CTE:
     Args:
         queryset: the query. Its columns are the fields of its model and its annotations, or what `values` gives.
         name: what the statement calls it; two in one statement need two names.
-        materialized: True for a query that is run once and kept, False for one that is merged into its readers, None for
-            what the database thinks best (PostgreSQL and SQLite; MySQL and MariaDB decide by themselves).
+        materialized: True for a query that is run once and kept, False for one that is merged into its readers, None
+            for what the database thinks best (PostgreSQL and SQLite; MySQL and MariaDB decide by themselves).
 
     Attributes:
         c: its columns, by attribute or by key.
@@ -82,8 +82,8 @@ class CTE:
 
         Args:
             start: the first rows.
-            step: gives the query of the next rows, of the CTE itself, which holds the rows before. Its columns are those
-                of `start`, in the same order.
+            step: gives the query of the next rows, of the CTE itself, which holds the rows before. Its columns are
+                those of `start`, in the same order.
             name: what the statement calls it.
             all_rows: whether rows that were there already count; where they go round in circles, they must not.
 
@@ -143,7 +143,7 @@ class CTE:
         self._busy = True
         try:
             made: Any = build_select(self.query, kind, parameters=parameters)[0].cte(
-                self.name, recursive=self.step is not None
+                self.name, recursive=self.step is not None, nesting=True
             )
             if self.materialized is not None and kind in ("postgresql", "sqlite"):
                 made = made.prefix_with("MATERIALIZED" if self.materialized else "NOT MATERIALIZED")

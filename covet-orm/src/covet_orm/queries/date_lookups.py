@@ -1,6 +1,7 @@
 """Parts of dates and times: `created__year=2026`, `created__date__gte=...`, `opens__hour__lt=9`.
 
-Points in time are taken apart in UTC. What concerns a whole year is a range of the column itself, which an index serves.
+Points in time are taken apart in UTC. What concerns a whole year is a range of the column itself, which an index
+serves.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ PARTS = (
     "minute",
     "second",
 )
-"""What there is of a point in time. Weeks are those of ISO 8601; `week_day` counts from 1, a Sunday, `iso_week_day` from
-1, a Monday; a second has no fraction."""
+"""What there is of a point in time. Weeks are those of ISO 8601; `week_day` counts from 1, a Sunday, `iso_week_day`
+from 1, a Monday; a second has no fraction."""
 
 TRUNCATIONS = ("year", "quarter", "month", "week", "day", "hour", "minute", "second")
 """What a point in time can be cut down to."""
@@ -249,13 +250,16 @@ DATE_PARTS = {part: Part(part) for part in PARTS[:8]}
 TIME_PARTS = {part: Part(part) for part in PARTS[8:]}
 
 OF_DATES: dict[str, Transform] = {**DATE_PARTS}
+"""The transforms of days, by name."""
 OF_TIMES: dict[str, Transform] = {**TIME_PARTS}
+"""The transforms of times of the day, by name."""
 OF_DATETIMES: dict[str, Transform] = {
     **DATE_PARTS,
     **TIME_PARTS,
     "date": Transform("date", date_of, lambda field: DATE),
     "time": Transform("time", time_of, lambda field: TIME_OF_DAY),
 }
+"""The transforms of points in time, by name."""
 
 
 def in_time_zone(scope: Scope, column: ColumnElement[Any], zone: dt.tzinfo) -> ColumnElement[Any]:
@@ -270,7 +274,7 @@ def in_time_zone(scope: Scope, column: ColumnElement[Any], zone: dt.tzinfo) -> C
     if isinstance(zone, dt.timezone):
         seconds = int(zone.utcoffset(None).total_seconds())
         if scope.kind == "postgresql":
-            nothing = [sqlalchemy.literal_column("0")] * 6
+            nothing: list[ColumnElement[Any]] = [sqlalchemy.literal_column("0")] * 6
             span = func.make_interval(*nothing, sqlalchemy.literal_column(str(seconds)))
             return func.timezone(span, column, type_=sqlalchemy.DateTime())
         sign = "-" if seconds < 0 else "+"
@@ -286,6 +290,7 @@ def in_time_zone(scope: Scope, column: ColumnElement[Any], zone: dt.tzinfo) -> C
     if scope.kind == "sqlite":
         return func.covet_local(column, _word(key), type_=sqlalchemy.Text())
     raise NotSupported(
-        f"{scope.kind} knows {key!r} only where somebody has loaded its tables of time zones, and gives NULL elsewhere; "
+        f"{scope.kind} knows {key!r} only where somebody has loaded its tables of time zones, and gives NULL "
+        "elsewhere; "
         "use a datetime.timezone with a fixed offset, or convert in Python"
     )

@@ -56,7 +56,8 @@ def of_groups(query: QuerySet[Any]) -> Annotations:
 
 def grouping(query: QuerySet[Any], scope: Scope) -> list[Any]:
     """What stands behind GROUP BY. MySQL and MariaDB know what they compute by its name alone, and not by its text."""
-    assert query._clauses is not None and query._clauses.group is not None
+    assert query._clauses is not None
+    assert query._clauses.group is not None
     by_name: set[str] = set()
     if scope.kind in ("mysql", "mariadb") and query._chosen is not None:
         by_name = {name for name in query._chosen[1] if annotation_in(query._annotations, name) is not None}
@@ -79,7 +80,8 @@ def check_groups(query: QuerySet[Any], scope: Scope) -> None:
         annotation = annotation_in(annotations, name)
         if annotation is None and name not in group:
             raise QueryError(
-                f"the query groups by {', '.join(sorted(group)) or 'nothing'}, and {name!r} has many values in a group: "
+                f"the query groups by {', '.join(sorted(group)) or 'nothing'}, and {name!r} has many values in a "
+                "group: "
                 "name it in values(), or take an aggregate of it"
             )
     _check_chains(query, scope, group)
@@ -102,7 +104,8 @@ def _check_chains(query: QuerySet[Any], scope: Scope, group: set[str]) -> None:
     wrong = list(beyond.values())[:2] if len(beyond) > 1 else [*beyond.values(), *multiplied[:1]]
     if len(wrong) > 1:
         raise QueryError(
-            f"{wrong[0]!r} and {wrong[1]!r} are of the rows of different relations, and in one group they would multiply "
+            f"{wrong[0]!r} and {wrong[1]!r} are of the rows of different relations, and in one group they would "
+            "multiply "
             "each other: annotate() without values() before it gives each its own subquery, and so does Subquery()"
         )
 
@@ -166,8 +169,9 @@ def around(
         return columns[part.place] if isinstance(part, _Placeholder) else None
 
     def settle(element: Any) -> Any:
+        replace: Any = settled
         found: ColumnElement[Any] = element
-        return visitors.replacement_traverse(found, {}, settled)
+        return visitors.replacement_traverse(found, {}, replace)
 
     outer = sqlalchemy.select(*columns[: len(wanted)]).where(*map(settle, new_conditions))
     return (

@@ -80,7 +80,9 @@ def at_path(scope: Scope, column: ColumnElement[Any], path: tuple[str, ...]) -> 
             return func.covet_json_get(column, _text(json.dumps(path)), type_=sqlalchemy.Text())
         return column.op("->", precedence=15, return_type=sqlalchemy.Text())(_text(json_path(path)))
     if scope.kind == "mariadb" and any(key.startswith("-") for key in path):
-        raise NotSupported(f"MariaDB has no path to {path!r}: it finds no key that begins with a minus; other databases do")
+        raise NotSupported(
+            f"MariaDB has no path to {path!r}: it finds no key that begins with a minus; other databases do"
+        )
     found: ColumnElement[Any] = func.json_extract(column, _text(json_path(path)), type_=sqlalchemy.Text())
     # A position of what is no array is the value itself there.
     arrays = [
@@ -402,6 +404,7 @@ LOOKUPS: dict[str, Lookup] = _by_name(
     HasKeys("has_keys", every=True),
     HasKeys("has_any_keys", every=False),
 )
+"""The lookups of JSON, by name."""
 
 KEY_LOOKUPS: Mapping[str, Lookup] = _by_name(
     JSONExact("exact", inside=True),

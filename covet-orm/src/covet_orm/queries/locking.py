@@ -45,7 +45,8 @@ def locked(statement: Select[Any], query: QuerySet[Any], scope: Scope) -> Select
     kind = scope.kind
     if kind == "sqlite":
         raise NotSupported(
-            "SQLite locks no rows: a transaction there has the lock of the whole file from its beginning, so that nobody "
+            "SQLite locks no rows: a transaction there has the lock of the whole file from its beginning, so that "
+            "nobody "
             "else writes; leave select_for_update() out, or use PostgreSQL, MySQL or MariaDB"
         )
     if lock.no_key and kind != "postgresql":

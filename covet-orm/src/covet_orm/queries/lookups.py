@@ -151,8 +151,8 @@ class IsNull(Lookup):
 class In(Lookup):
     """One of several values, or of what a queryset gives.
 
-    PostgreSQL takes values as one array. Elsewhere there are as many parameters as the next power of two, the last value
-    repeated, so that few statements serve lists of every length.
+    PostgreSQL takes values as one array. Elsewhere there are as many parameters as the next power of two, the last
+    value repeated, so that few statements serve lists of every length.
     """
 
     is_plain = False

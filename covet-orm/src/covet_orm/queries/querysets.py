@@ -20,6 +20,7 @@ from covet_orm.queries.selects import compile_count, compile_exists, compile_sel
 if TYPE_CHECKING:
     from covet_orm.models.instances import Model
     from covet_orm.models.managers import QuerySetManager
+    from covet_orm.queries.filtered import FilteredRelation
     from covet_orm.relations.prefetching import Prefetch
 
 __all__ = ["QuerySet"]
@@ -164,7 +165,8 @@ class QuerySet(Reading[M]):
     def __getitem__(self, part: slice) -> Self:
         if not isinstance(part, slice):
             raise QueryError(
-                "a queryset gives no single result by its number without a query: use `await queryset[n:n+1]`, or first()"
+                "a queryset gives no single result by its number without a query: use `await queryset[n:n+1]`, or "
+                "first()"
             )
         if part.step is not None:
             raise QueryError("a slice of a queryset has no step")
@@ -178,7 +180,7 @@ class QuerySet(Reading[M]):
             )
         return self.limit(None if part.stop is None else max(part.stop - start, 0), start)
 
-    def annotate(self, **expressions: Expression[Any]) -> Self:
+    def annotate(self, /, **expressions: Expression[Any] | QuerySet[Any] | FilteredRelation) -> Self:
         """With values that are computed: `annotate(total=F("price") * F("count"))`, then `obj.total`.
 
         An aggregate across a relation to many is that of each object: `annotate(books=Count("books"))`. After `values`,

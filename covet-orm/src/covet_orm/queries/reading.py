@@ -116,7 +116,8 @@ class Reading(Generic[M]):
         Args:
             nowait: raise LockTimeout at once where somebody else holds a row.
             skip_locked: leave such rows out.
-            of: the rows of which tables: `self`, and paths of select_related; of all tables by default (PostgreSQL, MySQL).
+            of: the rows of which tables: `self`, and paths of select_related; of all tables by default (PostgreSQL,
+                MySQL).
             no_key: let others refer to the rows by foreign keys meanwhile (PostgreSQL).
 
         Raises:

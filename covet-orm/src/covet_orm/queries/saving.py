@@ -150,7 +150,8 @@ async def _insert_into(
     expressions = [value for value in parameters if isinstance(value, Expression)]
     if expressions:
         raise QueryError(f"{instance!r} is new: {expressions[0]!r} refers to columns of a row that is not there yet")
-    missing = [field for field in own if field not in fields]
+    there = set(fields)
+    missing = [field for field in own if field not in there]
     shape = ("insert", model, tuple(fields))
     plan = database.plans.get(shape)
     if plan is None:
@@ -159,8 +160,9 @@ async def _insert_into(
         )
         if missing and "insert" in DIFFERENCES[kind].returning:
             statement = statement.returning(*(model.__table__.c[field.column] for field in missing))
-        plan = database.plans.put(shape, _plan(statement, kind, f"{model.__name__}.insert"))
-    values = plan.bind(dict(zip([f"v_{field.column}" for field in fields], parameters, strict=True)))  # type: ignore[arg-type]
+        names = [f"v_{field.column}" for field in fields]
+        plan = database.plans.put(shape, _plan(statement, kind, f"{model.__name__}.insert", names))
+    values = plan.bind(parameters)
     returned: Sequence[Any] = ()
     try:
         if not missing or "insert" in DIFFERENCES[kind].returning:
@@ -283,7 +285,8 @@ async def _refuse_stale(instance: Any, model: Any, database: Database, what: str
     if await query.filter(**{key.attribute: old for key, old in keys}).exists():
         read = _old_key(instance, (version,))[0][1]
         raise StaleObject(
-            f"{instance!r} was changed by somebody else since it was read with {version.name} {read}: nothing was {what}; "
+            f"{instance!r} was changed by somebody else since it was read with {version.name} {read}: nothing was "
+            f"{what}; "
             "read it again with refresh_from_db() and decide anew"
         )
     if or_gone:
@@ -366,17 +369,19 @@ def _remember(instance: Any, fields: Sequence[Field[Any]], raw: Sequence[Any], d
     instance._source = remembered_source(database, fields)
 
 
-def _plan(statement: Any, kind: str, name: str) -> Plan:
-    """A plan whose values come by the names of its parameters."""
+def _plan(statement: Any, kind: str, name: str, order: Sequence[str] | None = None) -> Plan:
+    """A plan whose values come by the names of its parameters, or in this order of them."""
     from operator import itemgetter
 
     from covet_orm.dialects import compile_statement
 
     compiled = compile_statement(statement, kind)
-    names = compiled.names
+    if order is not None and list(compiled.names) == list(order):
+        return Plan(compiled.sql, tuple, None, name)
+    names: Sequence[Any] = compiled.names if order is None else [order.index(one) for one in compiled.names]
     if not names:
         return Plan(compiled.sql, lambda values: (), None, name)
     if len(names) == 1:
         only = names[0]
-        return Plan(compiled.sql, lambda values: (values[only],), None, name)  # type: ignore[call-overload]
+        return Plan(compiled.sql, lambda values: (values[only],), None, name)
     return Plan(compiled.sql, itemgetter(*names), None, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -99,6 +99,8 @@ class Scope:
         self.joins: dict[Steps, FromClause] = {(): self.root}
         self.join_order: list[tuple[Steps, FromClause, ColumnElement[bool], bool]] = []
         self.tables: dict[Any, FromClause] = {}
+        # The conditions of relations that have one, of the table that is joined.
+        self.filtered: dict[str, Callable[[FromClause], ColumnElement[bool]]] = {}
         # The paths that may lead to nothing.
         self._optional: set[Steps] = set()
         # Annotations that were built; within one statement an annotation has its parameters once.
@@ -168,7 +170,8 @@ class Scope:
         own = self.options.by_name.get(field.name)
         if own is not field:
             raise FieldError(
-                f"{field!r} is no field of {self.options.model.__name__}; across a relation, name it by its path, as in "
+                f"{field!r} is no field of {self.options.model.__name__}; across a relation, name it by its path, as "
+                "in "
                 f"F('relation__{field.name}')"
             )
         return self.column((), field)
@@ -192,8 +195,12 @@ class Scope:
                 source = self._own_table(table, before, holder, hop.local[0])
                 last = number == len(relation.hops) - 1
                 target = hop.target.__table__.alias()
-                there = before not in self._optional and _always_there(relation)
+                there = before not in self._optional and _always_there(relation) and relation.name not in self.filtered
                 self._add(steps if last else (*steps, "through"), target, source, hop.local, hop.remote, there=there)
+                if last and len(steps) == 1 and relation.name in self.filtered:
+                    *others, (_, _, condition, _) = self.join_order
+                    condition = sqlalchemy.and_(condition, self.filtered[relation.name](target))
+                    self.join_order = [*others, (steps, target, condition, False)]
                 table, before, holder = target, (*steps, "through"), hop.target
         return self.joins[steps]
 
@@ -304,6 +311,7 @@ class RelatedScope(Scope):
         self.relations = relations
         self.annotations = outer.annotations
         self.built = outer.built
+        self.filtered = outer.filtered
         self.row_chain = relations
         last = relations[-1]
         self.holder = last.target
@@ -321,6 +329,8 @@ class RelatedScope(Scope):
                 near.c[a.column] == super(RelatedScope, self).column((), b)
                 for a, b in zip(second.local, second.remote, strict=True)
             ]
+        if len(relations) == 1 and last.name in outer.filtered:
+            self.links.append(outer.filtered[last.name](self.root))
         for here, there in zip(first.local, first.remote, strict=True):
             inner = super().column((), there) if near is None else near.c[there.column]
             self.links.append(outer.column(relations[:-1], here) == inner)

@@ -173,6 +173,8 @@ def begin(query: QuerySet[Any], scope: Scope) -> None:
     if query._clauses is not None:
         for joined in query._clauses.joined:
             joined.build(scope)
+        for filtered in query._clauses.filtered:
+            filtered.build(scope)
     grouped, of_rows = scope.grouped, query._clauses.of_rows if query._clauses is not None else ()
     for name, expression in query._annotations.items():
         scope.grouped = grouped and name not in of_rows

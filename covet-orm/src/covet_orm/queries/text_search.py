@@ -65,5 +65,7 @@ def _nothing() -> ColumnElement[Any]:
 
 
 LOOKUPS: dict[str, Lookup] = {"search": Search("search"), "trigram_similar": Similar("trigram_similar")}
+"""The lookups of text that not every database has, by name."""
 
 TRANSFORMS: dict[str, Transform] = {"unaccent": Transform("unaccent", _unaccent, lambda field: TEXT)}
+"""The transforms of text, by name."""

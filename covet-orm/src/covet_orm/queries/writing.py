@@ -72,7 +72,8 @@ async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
             for field, value in zip(fields, given, strict=True):
                 if isinstance(value, Expression) and scope.join_order and not _is_local(value, query, database.kind):
                     raise QueryError(
-                        f"update({field.name}={value!r}): an expression of an update names columns of its own row; use a "
+                        f"update({field.name}={value!r}): an expression of an update names columns of its own row; "
+                        "use a "
                         "Subquery for those of others"
                     )
         table: Any = scope.root
@@ -146,6 +147,7 @@ def _conditions(query: QuerySet[Any], kind: str) -> tuple[Scope, list[ColumnElem
         and not query._offset
         and query._distinct is None
         and not query._annotations
+        and query._clauses is None
         and not query._effective_order()
     )
     if plain:

@@ -1,0 +1,205 @@
+"""The plugin: what it brings to the kernel, what it costs, and the health of databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.services.databases import Database as Server
+from tests.services.databases import ask
+from tests.services.mariadb import MariaDB
+from tests.services.postgresql import PASSWORD, PostgreSQL
+
+import covet
+import covet_orm.plugin
+from covet import Covet
+from covet.exceptions import ConfigurationError
+from covet.storage import StorageBackend
+from covet.testing import TestClient, plugin_sandbox
+from covet_orm.databases import Database
+from covet_orm.exceptions import DatabaseError, ReadOnlyDatabase
+from covet_orm.health import check_database
+from covet_orm.store_tables import StoreTableMissing
+
+pytestmark = pytest.mark.anyio
+
+KEY = {"secret_key": "k" * 32}
+
+
+def application(*plugins: Any, debug: bool = True, **settings: Any) -> Covet:
+    return plugin_sandbox(*plugins, orm=covet_orm.plugin, settings={"app": {**KEY, "debug": debug}, **settings})
+
+
+# What it costs
+
+
+def test_importing_it_imports_neither_sqlalchemy_nor_a_driver() -> None:
+    program = (
+        "import sys, covet_orm.plugin\n"
+        "print(sorted({'sqlalchemy', 'asyncpg', 'aiomysql', 'aiosqlite'} & "
+        "{name.partition('.')[0] for name in sys.modules}))"
+    )
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told == "[]\n"
+
+
+def test_listing_the_plugins_imports_neither(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "covet", "plugins", "list"],
+        check=True, capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert "orm" in told.stdout
+    assert "covet_orm.plugin" in told.stderr
+    assert "sqlalchemy" not in told.stderr
+
+
+# Settings
+
+
+async def test_a_database_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"\[sessions\] database: no storage is called 'default'"):
+        application("sessions", sessions={"store": "database"}).build()
+    with pytest.raises(ConfigurationError, match=r"\[cache.pages\] database: no storage is called 'other'"):
+        application(
+            "cache",
+            storage={"default": {"url": "sqlite://"}},
+            cache={"pages": {"backend": "database", "database": "other"}},
+        ).build()
+
+
+async def test_a_storage_of_another_kind_is_refused() -> None:
+    class Shelf:
+        kind, url = "shelf", "shelf://"
+
+        def __init__(self, alias: str, settings: Any) -> None:
+            self.alias = alias
+
+        async def open(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+        async def check(self) -> None: ...
+
+    class Shelves:
+        @covet.hookimpl
+        def covet_storage_backends(self) -> dict[str, StorageBackend]:
+            import msgspec
+
+            return {"shelf": StorageBackend(Shelf, msgspec.defstruct("ShelfSettings", [("url", str)]))}
+
+    app = application(
+        "cache", Shelves(), storage={"default": {"url": "shelf://"}}, cache={"x": {"backend": "database"}}
+    )
+    with pytest.raises(ConfigurationError, match="of the kind shelf"):
+        app.build()
+
+
+async def test_an_unknown_key_is_told_with_the_nearest() -> None:
+    app = application(
+        "sessions", storage={"default": {"url": "sqlite://"}}, sessions={"store": "database", "tabel": "visitors"}
+    )
+    with pytest.raises(ConfigurationError, match="'table'"):
+        app.build()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_tables_are_made_at_the_start_in_debug_mode_alone(
+    server: Server, url: str, debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = application(
+        "sessions", "cache", debug=debug, storage={"default": {"url": url}},
+        sessions={"store": "database"}, cache={"default": {"backend": "database"}},
+    )  # fmt: skip
+    tables = {
+        "postgresql": "SELECT tablename FROM pg_tables WHERE tablename LIKE 'covet%'",
+        "mariadb": "SELECT table_name FROM information_schema.tables WHERE table_schema = 'test'",
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
+    }[server.kind]
+    async with app.running():
+        names = {row[0] for row in await ask(url, tables)}
+        if debug:
+            assert names == {"covet_sessions", "covet_cache"}
+        else:
+            assert names == set()
+            assert caplog.text.count("covet db create") == 2
+            with pytest.raises(StoreTableMissing):
+                await app.backends.configured("cache", "default").backend.get("key")
+            # What the line to type does.
+            storage = app.storage["default"]
+            assert isinstance(storage, Database)
+            assert set(await storage.create_all()) >= {"covet_sessions", "covet_cache"}
+            assert await app.backends.configured("cache", "default").backend.get("key") is None
+
+
+# Health
+
+
+async def test_a_database_that_works_is_well(url: str) -> None:
+    app = application("health", storage={"default": {"url": url}})
+    async with TestClient(app) as client:
+        answer = await client.get("/health/ready")
+    assert answer.status_code == 200
+    told = answer.json()["checks"]
+    assert told["database default"]["status"] == "ok"
+    assert told["storage default"]["status"] == "ok"
+
+
+async def test_a_pool_in_full_use_is_no_server_that_is_gone(url: str) -> None:
+    async with Database(url, max_size=1, acquire_timeout=5) as database, database.transaction():
+        with anyio.fail_after(4):
+            await check_database(database)
+
+
+async def test_a_replica_is_told_from_a_primary(postgresql: PostgreSQL) -> None:
+    """`SELECT 1` would not."""
+    postgresql.empty_database("test")
+    with postgresql.replica() as replica:
+        replica.catch_up()
+        async with Database(replica.url("test")) as database:
+            assert await database.fetch_value("SELECT 1") == 1
+            with pytest.raises(ReadOnlyDatabase, match="only reads"):
+                await check_database(database)
+        async with Database(replica.url("test") + "?target_session_attrs=standby") as meant:
+            await check_database(meant)
+
+
+@pytest.fixture
+async def read_only(mariadb: MariaDB) -> AsyncIterator[str]:
+    url = mariadb.empty_database("test")
+    await ask(url, "SET GLOBAL read_only = 1")
+    yield url
+    await ask(url, "SET GLOBAL read_only = 0")
+
+
+async def test_a_server_that_only_reads_is_told(read_only: str) -> None:
+    async with Database(read_only) as database:
+        with pytest.raises(ReadOnlyDatabase, match="only reads"):
+            await check_database(database)
+
+
+async def test_a_server_that_is_gone_is_told_without_the_password(
+    server: Server, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not isinstance(server, (PostgreSQL, MariaDB)):
+        pytest.skip("SQLite has no server")
+    app = application("health", storage={"default": {"url": url}}, plugins={"health": {"details": "errors"}})
+    async with TestClient(app) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        await anyio.to_thread.run_sync(server.kill)
+        await anyio.sleep(1.1)
+        answer = await client.get("/health/ready")
+        assert answer.status_code == 503
+        told = answer.json()["checks"]["database default"]
+        assert told["status"] in ("failed", "timeout")
+        assert told["critical"] is False
+        storage = app.storage["default"]
+        assert isinstance(storage, Database)
+        with pytest.raises(DatabaseError) as raised:
+            await check_database(storage)
+    for text in (answer.text, caplog.text, str(raised.value)):
+        assert PASSWORD not in text
