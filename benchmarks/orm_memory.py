@@ -26,7 +26,7 @@ GOAL = 1.2
 STREAMED = ("covet", "sqlalchemy_orm", "django")
 ABOUT = """
 Objects: {objects:,} rows of ten columns (`bench_item`) are read, and what `tracemalloc` counts as allocated afterwards
-and not before is divided by their number; a smaller read before warms up whatever is made once. `slots` is a class with
+and not before is divided by their number; the same read before makes whatever is made once. `slots` is a class with
 `__slots__` and the same values, made of the driver's rows, which are thrown away: it does not know what was changed.
 
 Streaming: {rows:,} rows of the same ten columns of a table on PostgreSQL 15 are read by a cursor of the server and
@@ -80,9 +80,11 @@ async def weigh(name: str, url: str, count: int) -> float:
     async def read(number: int) -> Any:
         return await slots(url, number) if peer is None else await load(name, peer, number)
 
+    tracemalloc.start()
+    # The drivers keep a buffer, and what was read last until something else is.
+    await read(count)
     await read(10)
     gc.collect()
-    tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     found = await read(count)
     # Whoever reads attributes of an object may make it heavier.

@@ -139,6 +139,14 @@ def near(found: list[Any], expected: list[Any]) -> bool:
     )
 
 
+NEW_YEAR = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
+def there(values: list[Any]) -> list[Any]:
+    """The values that are not None."""
+    return [value for value in values if value is not None]
+
+
 def over(attributes: str, function: Any) -> Any:
     """A function of a person's attributes, None where one is."""
     names = attributes.split()
@@ -177,7 +185,7 @@ async def test_arithmetic(world: World) -> None:
         (F("balance") - F("age"), over("balance age", lambda b, a: b - a)),
         ((F("age") + 1) * (F("age") - 1), over("age", lambda a: (a + 1) * (a - 1))),
         (F("age") + 1 * F("age") - 1, over("age", lambda a: 2 * a - 1)),
-        (F("joined") - dt.datetime(2024, 1, 1, tzinfo=dt.UTC), over("joined", lambda j: j - dt.datetime(2024, 1, 1, tzinfo=dt.UTC))),
+        (F("joined") - NEW_YEAR, over("joined", lambda j: j - NEW_YEAR)),
         (F("joined") + F("span"), over("joined span", lambda j, s: j + s)),
         (F("joined") - dt.timedelta(hours=25), over("joined", lambda j: j - dt.timedelta(hours=25))),
         (dt.timedelta(1) + F("joined"), over("joined", lambda j: j + dt.timedelta(1))),
@@ -337,7 +345,7 @@ async def test_functions_of_numbers(world: World) -> None:
         (Radians("age"), over("age", math.radians)),
         (Pi(), lambda p: math.pi),
         (Coalesce("age", 5), lambda p: 5 if p.age is None else p.age),
-        (Coalesce("age", "score", Value(1.0)), lambda p: float(next(v for v in (p.age, p.score, 1.0) if v is not None))),
+        (Coalesce("age", "score", Value(1.0)), lambda p: float(there([p.age, p.score, 1.0])[0])),
         (NullIf("age", 36), lambda p: None if p.age == 36 else p.age),
         (Greatest("age", 20), over("age", lambda a: max(a, 20))),
         (Least("age", 20, "id"), over("age id", lambda a, i: min(a, 20, i))),
@@ -540,6 +548,9 @@ async def test_subqueries(world: World) -> None:
         t.pk for t in world.teams
         if any(p.team_id == t.pk and any(x.points == t.pk for x in world.awards_of(p)) for p in world.people)
     ]  # fmt: skip
+    through = Team.objects.filter(Exists(Person.objects.filter(team=OuterRef("pk"), awards__points=OuterRef("pk"))))
+    assert sorted(await through.values_list("pk", flat=True)) == sorted(await nested.values_list("pk", flat=True))
+    assert await through.exists()
     same = Person.objects.filter(
         books__pages=Subquery(Book.objects.filter(pages=OuterRef("age") + 64).order_by("pk").values("pages")[:1])
     )

@@ -76,7 +76,10 @@ def of_some(function: Callable[[list[Any]], Any], least: int = 1) -> Callable[[S
 
 NUMBERS: dict[str, tuple[Callable[[Any], Any], Callable[[Sequence[Any]], Any]]] = {
     "count": (Count, lambda values: len(there(values))),
-    "distinct": (lambda of, filter=None: Count(of, distinct=True, filter=filter), lambda values: len(set(there(values)))),
+    "distinct": (
+        lambda of, filter=None: Count(of, distinct=True, filter=filter),
+        lambda values: len(set(there(values))),
+    ),
     "sum": (Sum, of_some(sum)),
     "once": (lambda of, filter=None: Sum(of, distinct=True, filter=filter), of_some(lambda values: sum(set(values)))),
     "min": (Min, of_some(min)),
@@ -241,6 +244,18 @@ async def test_what_cannot_be_grouped(world: World) -> None:
     await Person.objects.values("active").annotate(a=Count("books"), b=Max("age"), c=Count("team", distinct=True))
     with pytest.raises(QueryError, match="many values in a group"):
         await Person.objects.values("team").annotate(n=Count("*")).order_by("name")
+    # One field by another name is the same.
+    await Person.objects.values("team", "active").annotate(n=Count("*")).order_by("team_id", Person.active, "-n")
+    await Person.objects.values("pk").annotate(n=Count("*")).order_by("id").filter(Q(n=1) | Q(id=1))
+    for wrong in (
+        Person.objects.values("team").annotate(n=Count("*")).filter(Q(n__gt=1) | Q(age=3)),
+        Person.objects.values("team").annotate(n=Count("*")).filter(F("n") > F("age")),
+        Person.objects.values("team").annotate(n=Count("*"), low=Lower("name")),
+        Person.objects.annotate(x=F("age")).values("team").annotate(n=Count("*")).values("team", "x"),
+        Person.objects.values("team").annotate(n=Count("*"), w=Window(Rank(), order_by="age")),
+    ):
+        with pytest.raises(QueryError, match="many values in a group"):
+            await wrong
     with pytest.raises(QueryError, match="aggregate of an aggregate"):
         await Person.objects.values("team").annotate(n=Count(Sum("age")))
     with pytest.raises(QueryError, match="two relations"):

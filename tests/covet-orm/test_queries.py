@@ -25,7 +25,7 @@ from covet_orm.exceptions import (
     QueryError,
     TransactionError,
 )
-from covet_orm.expressions import Count, Exists, F, OuterRef, Q, Rank, Sum, Value, Window
+from covet_orm.expressions import Case, Count, Exists, F, OuterRef, Q, Rank, Sum, Value, When, Window
 from covet_orm.expressions.functions import Concat, Length, Lower
 from covet_orm.queries.ctes import CTE
 from covet_orm.queries.filtered import FilteredRelation
@@ -613,6 +613,13 @@ async def test_nothing_is_written_where_nothing_is_asked_for(world: World) -> No
     old = [p.pk for p in world.people if p.age == 36]
     assert await Person.objects.join(table, F("id") == table.c.id).update(note="old") == len(old)
     assert sorted(await pks(Person.objects.filter(note="old"))) == old
+    marked = Case(
+        When(books__isnull=False, then=Value("author")), When(Q(age__gt=20), then=Lower("name")), default=Value("")
+    )
+    assert await Person.objects.filter(age=36).update(note=marked) == len(old)
+    assert await Person.objects.filter(age=36).order_by("pk").values_list("note", flat=True) == [
+        "author" if world.books_of(p) else p.name.lower() for p in world.people if p.age == 36
+    ]
     with pytest.raises(QueryError):
         await Person.objects.filter(age=1).union(Person.objects.filter(age=2)).delete()
     assert await Person.objects.count() == len(world.people)

@@ -21,7 +21,7 @@ from covet.testing.conformance.faults import at_every_await
 from covet_orm import fields
 from covet_orm.databases import Database
 from covet_orm.exceptions import DatabaseUnavailable, ReadOnlyDatabase
-from covet_orm.models import Model
+from covet_orm.models import Model, Registry
 from covet_orm.replicas import PrimaryDemoted, ReplicaLeft, ReplicaReturned, read_session
 from covet_orm.replicas.routing import ReadRouter
 
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 E = TypeVar("E")
 OFTEN: dict[str, Any] = {"replica_check": 0.05, "max_lag": 0.3}
+registry = Registry()
 
 
 class Note(Model):
@@ -36,6 +37,7 @@ class Note(Model):
 
     class Meta:
         db_table = "replica_notes"
+        registry = registry
 
 
 class Servers:
@@ -139,7 +141,7 @@ async def test_reads_go_to_the_replica_and_all_else_to_the_primary(servers: Serv
 
 async def test_models_are_read_from_the_replica_unless_the_primary_is_asked_for(servers: Servers) -> None:
     async with servers.database() as database:
-        await database.create_all()
+        await database.create_all(registry)
         note = await Note.objects.create(text="first")
         assert [found.text for found in await Note.objects.all()] == ["first"]
         servers.replica.catch_up()

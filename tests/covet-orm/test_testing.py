@@ -269,7 +269,9 @@ async def test_a_cancelled_task_leaves_the_transaction_of_the_test(testing: Test
     slow = {
         "postgresql": "SELECT pg_sleep(0.2)",
         "mariadb": "SELECT sleep(0.2)",
-        "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 300000) SELECT count(*) FROM n",
+        "sqlite": (
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 3000000) SELECT count(*) FROM n"
+        ),
     }[server.kind]
     async with testing.rolled_back() as database:
         await Team.objects.create(name="red")

@@ -16,7 +16,7 @@ from sqlalchemy.sql import ClauseElement
 
 from covet_orm.databases import Database
 from covet_orm.drivers.protocol import Connection
-from covet_orm.expiry import EVER, ExpiringStatements, Expiry, Start, padded
+from covet_orm.expiry import EVER, ExpiringStatements, Expiry, Start
 from covet_orm.store_tables import StoreTable, all_or_nothing
 
 __all__ = ["DatabaseCache"]
@@ -107,10 +107,6 @@ class CacheStatements(ExpiringStatements):
         """Remove values by their keys."""
         c = self.table.c
         return delete(self.table).where(self._keys(size), c.expires > self._parameter("now", c.expires))
-
-    def discard(self) -> ClauseElement:
-        """Remove a value, expired or not."""
-        return delete(self.table).where(self.table.c.key == self._parameter("at", self.table.c.key))
 
     def clear(self, bounded: bool, limited: bool) -> ClauseElement:
         """Remove values whose keys are in a range, which may have no end; all of them, or so many."""
@@ -235,10 +231,10 @@ class DatabaseCache:
             if chunks:
                 await self.table.execute(*self._put(chunks[0], expires))
             else:
-                await self.table.execute(("discard",), {"at": unfit[0]})
+                await self.table.execute(("remove_key",), {"at": unfit[0]})
         elif values:
             statements = [self._put(chunk, expires) for chunk in chunks]
-            await self._together([*statements, *((("discard",), {"at": key}) for key in unfit)])
+            await self._together([*statements, *((("remove_key",), {"at": key}) for key in unfit)])
         await self._expiry.written(len(rows), sum(_size(key, value) for key, value in rows))
 
     async def add(self, key: str, value: bytes, ttl: float | None) -> bool:
@@ -361,7 +357,8 @@ class DatabaseCache:
         if self.table.database.kind == "postgresql":
             return (name, 0), {"keys": keys}
         size = next((size for size in SIZES if size >= len(keys)), len(keys))
-        return (name, size), padded(keys, size)
+        # The last one again and again.
+        return (name, size), {f"key_{number}": keys[min(number, len(keys) - 1)] for number in range(size)}
 
     def _chunks(self, keys: Sequence[bytes]) -> list[Sequence[bytes]]:
         """Keys, so many at a time as one statement takes."""

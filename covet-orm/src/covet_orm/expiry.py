@@ -8,7 +8,7 @@ for long. What another process holds at that moment is skipped (PostgreSQL, Mari
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy
@@ -19,7 +19,7 @@ from covet_orm.drivers.protocol import Connection
 from covet_orm.exceptions import DatabaseError, OrmError
 from covet_orm.store_tables import StoreTable, all_or_nothing
 
-__all__ = ["BATCH", "EVER", "ExpiringStatements", "Expiry", "Start", "padded", "remove_all", "remove_first"]
+__all__ = ["BATCH", "EVER", "ExpiringStatements", "Expiry", "Start", "remove_all", "remove_first"]
 
 logger = logging.getLogger("covet.orm")
 
@@ -69,11 +69,10 @@ class ExpiringStatements:
         found = select(c.key, self.size).where(c.expires <= bindparam("until")).order_by(c.expires)
         return found.limit(bindparam("limit", type_=Integer)).with_for_update(skip_locked=True)
 
-    def remove_keys(self, size: int) -> ClauseElement:
-        """Remove rows by their keys."""
-        return delete(self.table).where(
-            self.table.c.key.in_([bindparam(f"key_{n}", required=True) for n in range(size)])
-        )
+    def remove_key(self) -> ClauseElement:
+        """Remove a row by its key."""
+        key = self.table.c.key
+        return delete(self.table).where(key == bindparam("at", type_=key.type, required=True))
 
 
 async def remove_first(table: StoreTable, until: float, limit: int = BATCH) -> list[Any]:
@@ -98,8 +97,9 @@ async def remove_first(table: StoreTable, until: float, limit: int = BATCH) -> l
             lock = table.compiled(("lock_first",))
             rows = await connection.fetch(lock.sql, lock.parameters(values))
             if rows:
-                remove = table.compiled(("remove_keys", limit))
-                await connection.execute(remove.sql, remove.parameters(padded([row[0] for row in rows], limit)))
+                # One by one: for many keys of a small table, the server would read all rows, and wait for locked ones.
+                remove = table.compiled(("remove_key",))
+                await connection.execute_many(remove.sql, [remove.parameters({"at": row[0]}) for row in rows])
         return [row[1] for row in rows]
 
     return await table.run(call)
@@ -116,11 +116,6 @@ async def remove_all(table: StoreTable, until: float) -> int:
         if len(gone) < BATCH:
             break
     return removed
-
-
-def padded(keys: Sequence[bytes], size: int) -> dict[str, bytes]:
-    """Keys as the parameters of a statement for `size` of them: the last one again and again."""
-    return {f"key_{number}": keys[min(number, len(keys) - 1)] for number in range(size)}
 
 
 class Expiry:

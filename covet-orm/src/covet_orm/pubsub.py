@@ -374,7 +374,7 @@ class _Line:
         if topic is None:
             return
         try:
-            payload = int(text[1:]) if text.startswith(KEPT) else b64decode(text[1:], validate=True)
+            payload = _payload(text)
         except ValueError:
             logger.warning("the server's process %d sent a notification to %r that is no message", process, topic)
             return
@@ -402,3 +402,16 @@ class _Line:
             self._deliver(topic, rows[0][0])
         elif self._open and channel_of(topic) in self._topics:
             self._receiver.gap(topic)
+
+
+def _payload(text: str) -> bytes | int:
+    """What a notification carries: a message, or the number of one.
+
+    Raises:
+        ValueError: neither.
+    """
+    if text.startswith(KEPT):
+        return int(text[1:])
+    if text.startswith(DIRECT):
+        return b64decode(text[1:], validate=True)
+    raise ValueError("a notification begins with what it is")

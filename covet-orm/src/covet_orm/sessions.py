@@ -97,10 +97,6 @@ class SessionStatements(ExpiringStatements):
         names = ("seen", "expires")
         return sqlalchemy.update(self.table).values(self._fields(names)).where(*self._alive())
 
-    def delete(self) -> ClauseElement:
-        """Remove a session by its key."""
-        return delete(self.table).where(self._key())
-
     def delete_expired(self) -> ClauseElement:
         """Remove a session by its key, if it has expired."""
         c = self.table.c
@@ -202,7 +198,7 @@ class DatabaseSessionStore:
 
     async def delete(self, key: bytes) -> bool:
         """Remove a session; whether it was there, expired or not."""
-        return await self.table.execute(("delete",), {"at": key}) == 1
+        return await self.table.execute(("remove_key",), {"at": key}) == 1
 
     async def list_user(self, user: str, now: float) -> Sequence[tuple[bytes, StoredSession]]:
         """The sessions of a user with their keys."""

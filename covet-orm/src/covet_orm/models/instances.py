@@ -51,7 +51,7 @@ class Model(metaclass=ModelMeta):
 
     else:
 
-        def __init__(self, **values):
+        def __init__(self, **values: Any) -> None:
             raise ModelError(f"{type(self).__name__} is abstract: make an object of a model that derives from it")
 
     @property

@@ -38,7 +38,7 @@ class Combination:
     __slots__ = ("operator", "queries")
 
     def __init__(self, operator: Operator, queries: tuple[QuerySet[Any], ...]) -> None:
-        self.operator = operator
+        self.operator: Operator = operator
         self.queries = queries
 
     def shape(self, key: Add, values: Add) -> None:
@@ -90,13 +90,13 @@ def build_combination(
     inner: Scope | None = None
     parts: list[Any] = []
     for part in combined.queries:
-        statement, scope, load = build_select(part, kind, outer=outer, parameters=parameters)
+        of_part, scope, load = build_select(part, kind, outer=outer, parameters=parameters)
         if inner is None:
             inner, first_load = scope, load
         if part._limit is not None or part._offset or part._effective_order() or _is_combined(part):
             # SQLite has neither an order nor a limit in a part, but in a table of its own.
-            statement = sqlalchemy.select(*statement.subquery().c)
-        parts.append(statement)
+            of_part = sqlalchemy.select(*of_part.subquery().c)
+        parts.append(of_part)
     assert inner is not None
     table = MAKE[combined.operator](*parts).subquery()
     first = combined.queries[0]
@@ -104,7 +104,8 @@ def build_combination(
     columns = {name: (label, output_field(first, name, kind)) for name, label in names.items()}
     scope = DerivedScope(query.model._meta, inner, table, columns)
     order = [element for one in query._effective_order() for element in one.build(scope)]
-    statement = sqlalchemy.select(*table.c).order_by(*order)
+    everything: Any = sqlalchemy.select(*table.c)
+    statement: Select[Any] = everything.order_by(*order)
     if query._limit is not None:
         statement = statement.limit(scope.parameter(COUNT))
     if query._offset:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import ColumnElement, Select
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ColumnClause, Over
 
 from covet_orm.exceptions import QueryError
-from covet_orm.expressions.references import F
+from covet_orm.expressions.references import ColumnReference, F
 from covet_orm.queries.names import annotation_in
 
 if TYPE_CHECKING:
@@ -73,18 +74,39 @@ def check_groups(query: QuerySet[Any], scope: Scope) -> None:
     """
     assert query._clauses is not None
     group = set(query._clauses.group or ())
-    annotations = query._annotations
-    asked = [*(query._chosen[1] if query._chosen is not None else ())]
-    expressions = [one.expression for one in query._effective_order()]
-    for name in [*asked, *(expression.name for expression in expressions if isinstance(expression, F))]:
-        annotation = annotation_in(annotations, name)
-        if annotation is None and name not in group:
-            raise QueryError(
-                f"the query groups by {', '.join(sorted(group)) or 'nothing'}, and {name!r} has many values in a "
-                "group: "
-                "name it in values(), or take an aggregate of it"
-            )
+    here = of_groups(query)
+    asked = [F(name) for name in (query._chosen[1] if query._chosen is not None else ())]
+    order = [one.expression for one in query._effective_order()]
+    having = [condition for condition in query._where if is_aggregate(condition, here)]
+    # A field has several names: `team` and `team_id`, `pk` and `id`.
+    paths = {query.options.path(name) for name in group if annotation_in(query._annotations, name) is None}
+    for expression in (*asked, *here.values(), *order, *having):
+        for name in _names_of_rows(expression):
+            if name in group or annotation_in(here, name) is not None:
+                continue
+            if annotation_in(query._annotations, name) is not None or query.options.path(name) not in paths:
+                raise QueryError(
+                    f"the query groups by {', '.join(sorted(group)) or 'nothing'}, and {name!r} has many values in a "
+                    "group: name it in values(), or take an aggregate of it"
+                )
     _check_chains(query, scope, group)
+
+
+def _names_of_rows(expression: Expression[Any]) -> Iterable[str]:
+    """The names in an expression that are of a row, and not of the rows that an aggregate is of."""
+    from covet_orm.expressions.aggregates import Aggregate
+    from covet_orm.queries.comparisons import KeywordComparison
+
+    if isinstance(expression, Aggregate):
+        return
+    if isinstance(expression, F):
+        yield expression.name
+    elif isinstance(expression, ColumnReference):
+        yield expression.field.attribute
+    elif isinstance(expression, KeywordComparison):
+        yield expression.found.name
+    for part in expression.parts():
+        yield from _names_of_rows(part)
 
 
 def _check_chains(query: QuerySet[Any], scope: Scope, group: set[str]) -> None:
@@ -146,7 +168,7 @@ def around(
 
     def place(element: Any, **options: Any) -> Any:
         # What belongs to the inner query: its tables' columns, and window functions as a whole.
-        if not isinstance(element, (sqlalchemy.Column, sqlalchemy.sql.elements.Over)) and not _of_table(element):
+        if not isinstance(element, (sqlalchemy.Column, Over)) and not _of_table(element):
             return None
         if id(element) not in places:
             places[id(element)] = len(inner)
@@ -173,7 +195,8 @@ def around(
         found: ColumnElement[Any] = element
         return visitors.replacement_traverse(found, {}, replace)
 
-    outer = sqlalchemy.select(*columns[: len(wanted)]).where(*map(settle, new_conditions))
+    everything: Any = sqlalchemy.select(*columns[: len(wanted)])
+    outer: Select[Any] = everything.where(*map(settle, new_conditions))
     return (
         outer,
         [settle(one) for one in new_order],
@@ -193,4 +216,4 @@ class _Placeholder(ColumnElement[Any]):
 
 
 def _of_table(element: Any) -> bool:
-    return isinstance(element, sqlalchemy.sql.elements.ColumnClause) and getattr(element, "table", None) is not None
+    return isinstance(element, ColumnClause) and getattr(element, "table", None) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement
@@ -74,6 +75,7 @@ def register_lookup(lookup: Lookup, *fields: type[Field[Any]]) -> Lookup:
         registered_lookups.setdefault(field, {})[lookup.name] = lookup
     if not fields:
         LOOKUPS[lookup.name] = lookup
+    _lookup.cache_clear()
     return lookup
 
 
@@ -97,6 +99,9 @@ def find_lookup(name: str) -> Lookup:
     Raises:
         FieldError: there is none.
     """
+    found = LOOKUPS.get(name)
+    if found is not None:
+        return found
     known = {name: lookup for table in _all_lookups() for name, lookup in table.items()} | LOOKUPS
     try:
         return known[name]
@@ -195,6 +200,7 @@ def _transforms(field: Field[Any], rest: Sequence[str], name: str) -> list[Trans
     return found
 
 
+@lru_cache(maxsize=4096)
 def _lookup(field: Field[Any], name: str) -> Lookup | None:
     own = field.lookup(name)
     if own is not None:

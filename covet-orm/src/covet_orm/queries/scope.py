@@ -10,11 +10,10 @@ from sqlalchemy import BindParameter, ColumnElement, FromClause, Select
 
 from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.queries.differences import DIFFERENCES, Differences
-from covet_orm.queries.names import Names, annotation_in
+from covet_orm.queries.names import annotation_in
 
 if TYPE_CHECKING:
     from covet_orm.expressions.base import Expression
-    from covet_orm.expressions.conditions import Condition
     from covet_orm.fields.base import Convert, Field
     from covet_orm.models.options import Options
     from covet_orm.models.relations import Relation
@@ -217,14 +216,6 @@ class Scope:
             source = self._own_table(self.root, (), self.holder, remote)
             self._add(steps, near.model.__table__.alias(), source, (remote,), (far,))
         return self.joins[steps]
-
-    def comparisons(self, lookups: Mapping[str, Any]) -> list[Condition]:
-        """Conditions of keywords. Those across one relation to many concern the same object there."""
-        return Names(self.options, self.annotations).comparisons(lookups)
-
-    def many(self, name: str) -> tuple[Relation, ...]:
-        """As of `Names`."""
-        return Names(self.options, self.annotations).many(name)
 
     def covers(self, relations: tuple[Relation, ...]) -> bool:
         """Whether the rows of this scope are those at the end of relations to many, so that conditions are of them."""

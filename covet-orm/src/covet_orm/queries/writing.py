@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement
 from covet_orm.exceptions import FieldError, IntegrityError, QueryError
 from covet_orm.expressions.base import Expression
 from covet_orm.expressions.references import F
+from covet_orm.queries.names import Names
 from covet_orm.queries.parents import delete_parts, update_parts
 from covet_orm.queries.plans import Plan, make_plan, refused
 from covet_orm.queries.saving import named
@@ -60,7 +61,8 @@ async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
                 wrong = [str(error)]
             if wrong:
                 raise QueryError(f"{options.model.__name__}.{field.name}: {'; '.join(wrong)}")
-    given = list(values.values())
+    names = Names(query.options, query._annotations)
+    given = [value.resolved(names) if isinstance(value, Expression) else value for value in values.values()]
 
     def compile_update(database: Database) -> tuple[Any, Scope]:
         scope, conditions = _conditions(query, database.kind)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from covet_orm.databases import Database
 
 if TYPE_CHECKING:
     from covet_orm.databases import Lane
+    from covet_orm.drivers.protocol import Row
     from covet_orm.pool import Pool
+    from covet_orm.queries.plans import Plan
     from covet_orm.replicas.routing import PrimaryReads, ReadRouter
     from covet_orm.transactions import Transaction
 
@@ -50,6 +53,10 @@ class PrimaryDatabase(Database):
         """Who lends connections: the primary."""
         lane = await self._lane()
         return lane.replicated.router.primary_reads if reads and lane.replicated is not None else lane.writers
+
+    async def _fetch(self, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
+        async with self.connection(reads=reads, name=plan.name) as connection:
+            return await connection.fetch(plan.sql, parameters)
 
     async def close(self) -> None:
         """Close the database."""
