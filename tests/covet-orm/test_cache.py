@@ -337,7 +337,7 @@ async def test_an_application_has_it_by_alias_and_by_name(url: str) -> None:
         return [1, 2]
 
     async def ask_for(cache: CacheManager) -> None:
-        await cache.get_or_set("key", compute)
+        assert await cache.get_or_set("key", compute) == [1, 2]
 
     async with app.running():
         for cache in (by_alias, by_name):

@@ -50,9 +50,10 @@ class CacheStatements(ExpiringStatements):
         return select(c.key, c.value).where(self._keys(size), c.expires > self._parameter("now", c.expires))
 
     def put(self, size: int) -> ClauseElement:
-        """Insert values, or put them in the place of others."""
+        """Insert values, or put them in the place of others; for a size of 0, those of arrays (PostgreSQL)."""
         c = self.table.c
-        if self.kind == "postgresql":
+        mysql_kind = self.kind in ("mysql", "mariadb")
+        if size == 0:
             arrays = [
                 func.unnest(bindparam(f"{name}s", type_=postgresql.ARRAY(c[name].type), required=True))
                 for name in ("key", "value", "size")
@@ -60,7 +61,8 @@ class CacheStatements(ExpiringStatements):
             rows = select(*arrays, self._parameter("expires", c.expires))
             insert: Any = postgresql.insert(self.table).from_select(["key", *COLUMNS], rows)
         else:
-            made = (mysql if self.kind in ("mysql", "mariadb") else sqlite).insert(self.table)
+            dialect: Any = mysql if mysql_kind else postgresql if self.kind == "postgresql" else sqlite
+            made = dialect.insert(self.table)
             insert = made.values(
                 [
                     {
@@ -70,7 +72,7 @@ class CacheStatements(ExpiringStatements):
                     for row in range(size)
                 ]
             )
-        if self.kind in ("mysql", "mariadb"):
+        if mysql_kind:
             return insert.on_duplicate_key_update({n: insert.inserted[n] for n in COLUMNS})  # type: ignore[no-any-return]
         new = {name: insert.excluded[name] for name in COLUMNS}
         return insert.on_conflict_do_update(index_elements=[c.key], set_=new)  # type: ignore[no-any-return]
@@ -131,7 +133,9 @@ class CacheStatements(ExpiringStatements):
 
     def _keys(self, size: int) -> Any:
         c = self.table.c
-        if self.kind == "postgresql":
+        if size == 1:
+            return c.key == self._parameter("key_0", c.key)
+        if size == 0:
             return c.key == sqlalchemy.any_(bindparam("keys", type_=postgresql.ARRAY(c.key.type), required=True))
         return c.key.in_([self._parameter(f"key_{number}", c.key) for number in range(size)])
 
@@ -341,7 +345,7 @@ class DatabaseCache:
 
     def _put(self, rows: Sequence[tuple[bytes, bytes]], expires: float) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The statement that keeps some rows."""
-        if self.table.database.kind == "postgresql":
+        if self.table.database.kind == "postgresql" and len(rows) > 1:
             keys, values = [key for key, _ in rows], [value for _, value in rows]
             sizes = [_size(key, value) for key, value in rows]
             return ("put", 0), {"expires": expires, "keys": keys, "values": values, "sizes": sizes}
@@ -354,7 +358,7 @@ class DatabaseCache:
 
     def _of_keys(self, name: str, keys: Sequence[bytes]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The statement of a name for some keys."""
-        if self.table.database.kind == "postgresql":
+        if self.table.database.kind == "postgresql" and len(keys) > 1:
             return (name, 0), {"keys": keys}
         size = next((size for size in SIZES if size >= len(keys)), len(keys))
         # The last one again and again.
