@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import select
 from tests.services.databases import Database as Server
 from tests.services.databases import ask
 from tests.services.postgresql import PostgreSQL
@@ -118,6 +121,21 @@ async def test_what_has_expired_goes_with_the_writes(database: Database) -> None
     for number in range(600):
         await cache.set(f"new {number}", b"", 1000)
     assert await count(database) == 600
+
+
+async def test_what_has_expired_goes_where_states_are_swapped_alone(database: Database) -> None:
+    """As rate limits do it."""
+    clock = Clock()
+    cache = await cache_in(database, clock=clock)
+    await cache.set_many({f"old {number}": b"" for number in range(99)}, 10)
+    clock.now += 10
+    assert await cache.add("key", b"0", 1000)
+    assert await count(database) == 1
+    await cache.set_many({f"old {number}": b"" for number in range(30)}, 10)
+    clock.now += 10
+    for number in range(70):
+        assert await cache.compare_and_set("key", b"%d" % number, b"%d" % (number + 1), 1000)
+    assert await count(database) == 1
 
 
 async def test_beyond_its_size_those_go_that_would_expire_next(database: Database) -> None:
@@ -237,6 +255,45 @@ async def test_a_task_that_was_started_inside_of_a_transaction_has_the_cache(dat
         assert len(await cache.get_many([f"key {number}" for number in range(10)])) == 10
 
 
+async def test_a_statement_that_sqlite_is_at_takes_no_transaction_along(tmp_path: Path) -> None:
+    """Interrupted in the middle of writing, SQLite would roll the whole transaction back."""
+    rows = 300_000
+    many = f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n"
+    async with Database(f"sqlite:///{tmp_path / 'test.db'}") as database:
+        cache = await cache_in(database)
+        await database.script("CREATE TABLE other (number integer)")
+        async with database.transaction():
+            await database.execute("INSERT INTO other VALUES (1)")
+            with anyio.move_on_after(0.02) as scope:
+                await cache.table.run(lambda connection: connection.execute(f"INSERT INTO other {many}"))
+            assert scope.cancelled_caught
+        assert await database.fetch_value("SELECT count(*) FROM other") == 1 + rows
+
+
+async def test_a_cancelled_call_has_ended_when_it_returns(server: Server, url: str, database: Database) -> None:
+    """What it waited for comes too late: it has no effect any more."""
+    if database.kind == "sqlite":
+        pytest.skip("SQLite locks no rows: one connection writes at a time")
+    cache = await cache_in(database)
+    await cache.set("key", b"1", None)
+    table = cache.table.table
+    async with Database(url, alias="other") as other, other.transaction():
+        await other.query(select(table.c.key).where(table.c.key == b"key").with_for_update())
+        for call in (
+            partial(cache.set, "key", b"2", None),
+            partial(cache.delete, ["key"]),
+            partial(cache.compare_and_set, "key", b"1", b"2", None),
+        ):
+            with anyio.move_on_after(0.3) as scope:
+                await call()
+            assert scope.cancelled_caught
+            if server.kind == "postgresql":
+                waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                assert await other.fetch_value(waiting) == 0
+    await anyio.sleep(0.2)
+    assert await cache.get("key") == b"1"
+
+
 # The table
 
 
@@ -330,7 +387,7 @@ async def test_an_application_has_it_by_alias_and_by_name(url: str) -> None:
     by_alias, by_name = CacheManager("pages"), CacheManager(backend="database")
     calls = 0
 
-    async def compute() -> list[int]:
+    async def compute() -> Any:
         nonlocal calls
         calls += 1
         await anyio.sleep(0.05)

@@ -157,6 +157,41 @@ async def test_a_large_message_that_is_gone_is_a_gap(
     assert message.payload == b"small"
 
 
+async def test_a_topic_that_was_given_up_gets_no_large_message_any_more(
+    backend: PostgreSQLPubSub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one that was being fetched."""
+    fetch, fetching, go_on, found = backend.table.fetch, anyio.Event(), anyio.Event(), list[str]()
+
+    async def slow(name: Any, values: Any, *, reads: bool = False) -> Any:
+        rows = await fetch(name, values, reads=reads)
+        if name == ("message",):
+            fetching.set()
+            await go_on.wait()
+        return rows
+
+    class Receiving:
+        def deliver(self, topic: str, payload: bytes) -> None:
+            found.append(topic)
+
+        def gap(self, topic: str | None = None) -> None:
+            found.append("gap")
+
+    monkeypatch.setattr(backend.table, "fetch", slow)
+    with anyio.fail_after(20):
+        async with backend.connect(Receiving()):
+            for topic in ("given up", "kept"):
+                await backend.listen(topic)
+            await backend.publish("given up", bytes(INLINE + 1))
+            await fetching.wait()
+            await backend.unlisten("given up")
+            go_on.set()
+            await backend.publish("kept", b"")
+            while not found:  # noqa: ASYNC110 - the arrival has no event
+                await anyio.sleep(0.01)
+    assert found == ["kept"]
+
+
 async def test_a_message_is_sent_whatever_becomes_of_the_transaction_around(
     database: Database, backend: PostgreSQLPubSub
 ) -> None:

@@ -22,7 +22,7 @@ from covet.testing import TestClient, plugin_sandbox
 from covet.testing.conformance.sessions import SessionStoreConformance
 from covet_orm.cache import DatabaseCache
 from covet_orm.databases import Database
-from covet_orm.exceptions import DatabaseError
+from covet_orm.exceptions import DatabaseError, UniqueViolation
 from covet_orm.expiry import BATCH
 from covet_orm.sessions import DatabaseSessionStore
 from covet_orm.store_tables import StoreTableMissing
@@ -122,6 +122,25 @@ async def test_ending_all_waits_for_those_that_are_held(database: Database, stor
         await anyio.sleep(0.1)
         # Now it goes on.
     assert await count(database) == 0
+
+
+async def test_a_key_is_free_from_the_second_that_its_session_expires(store: DatabaseSessionStore) -> None:
+    await store.create(key(1), session(expires=NOW + 10), NOW)
+    assert await store.create(key(1), session(values=b"2"), NOW + 9.999) is False
+    assert await store.create(key(1), session(values=b"2"), NOW + 10) is True
+    assert await store.load(key(1), NOW + 10) == session(values=b"2")
+    await store.create(key(2), session(expires=NOW + 10), NOW)
+    assert await store.rotate(key(1), key(2), session(version=2), 1, NOW + 10)
+    assert await store.load(key(2), NOW + 10) == session(version=2)
+
+
+async def test_the_new_key_of_a_rotation_is_never_that_of_another_session(store: DatabaseSessionStore) -> None:
+    for number in (1, 2):
+        await store.create(key(number), session(values=b"%d" % number), NOW)
+    with pytest.raises(UniqueViolation):
+        await store.rotate(key(1), key(2), session(version=2), 1, NOW)
+    for number in (1, 2):
+        assert await store.load(key(number), NOW) == session(values=b"%d" % number)
 
 
 # Transactions
