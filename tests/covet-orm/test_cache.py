@@ -11,10 +11,9 @@ from typing import Any
 import anyio
 import pytest
 from sqlalchemy import select
+from tests.services.databases import SERVERS, ask
 from tests.services.databases import Database as Server
-from tests.services.databases import ask
 from tests.services.postgresql import PostgreSQL
-from tests.services.processes import Server as Process
 
 import covet_orm.plugin
 from covet.cache import CacheBackend, CacheManager
@@ -243,9 +242,9 @@ async def test_a_cancelled_call_takes_no_transaction_along(database: Database) -
     assert await database.fetch_value("SELECT number FROM other") == 1
 
 
+# SQLite has one connection that writes, which the transaction holds.
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
 async def test_a_task_that_was_started_inside_of_a_transaction_has_the_cache(database: Database) -> None:
-    if database.kind == "sqlite":
-        pytest.skip("SQLite has one connection that writes, which the transaction holds")
     cache = await cache_in(database)
     async with database.transaction():
         await database.query("SELECT 1")
@@ -270,10 +269,10 @@ async def test_a_statement_that_sqlite_is_at_takes_no_transaction_along(tmp_path
         assert await database.fetch_value("SELECT count(*) FROM other") == 1 + rows
 
 
+# SQLite locks no rows: one connection writes at a time.
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
 async def test_a_cancelled_call_has_ended_when_it_returns(server: Server, url: str, database: Database) -> None:
     """What it waited for comes too late: it has no effect any more."""
-    if database.kind == "sqlite":
-        pytest.skip("SQLite locks no rows: one connection writes at a time")
     cache = await cache_in(database)
     await cache.set("key", b"1", None)
     table = cache.table.table
@@ -351,9 +350,8 @@ def test_limits_are_above_zero() -> None:
 # Faults
 
 
-async def test_values_are_there_after_the_server_was_killed(server: Server, url: str) -> None:
-    if not isinstance(server, Process):
-        pytest.skip("SQLite has no server")
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+async def test_values_are_there_after_the_server_was_killed(server: Any, url: str) -> None:
     async with Database(url, retry_after=0.05) as database:
         cache = await cache_in(database)
         await cache.set("key", b"1", None)

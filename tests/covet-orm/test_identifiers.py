@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from covet_orm.dialects import KINDS
 from covet_orm.exceptions import InvalidIdentifier
-from covet_orm.identifiers import check_identifier, check_path, nearest
+from covet_orm.identifiers import check_identifier, check_path
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,9 +100,3 @@ def test_a_name_is_taken_as_it_is_or_refused(name: str, kind: str) -> None:
     assert name.strip()
     assert "." not in name
     name.encode()
-
-
-def test_the_nearest_name() -> None:
-    assert nearest("usrs", ["users", "posts"]) == "; did you mean 'users'?"
-    assert nearest("zzz", ["users", "posts"]) == "; there are: posts, users"
-    assert nearest("zzz", []) == ""

@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.services.databases import SERVERS, ask
 from tests.services.databases import Database as Server
-from tests.services.databases import ask
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PASSWORD, PostgreSQL
 
@@ -182,11 +182,10 @@ async def test_a_server_that_only_reads_is_told(read_only: str) -> None:
             await check_database(database)
 
 
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
 async def test_a_server_that_is_gone_is_told_without_the_password(
-    server: Server, url: str, caplog: pytest.LogCaptureFixture
+    server: Any, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not isinstance(server, (PostgreSQL, MariaDB)):
-        pytest.skip("SQLite has no server")
     app = application("health", storage={"default": {"url": url}}, plugins={"health": {"details": "errors"}})
     async with TestClient(app) as client:
         assert (await client.get("/health/ready")).status_code == 200

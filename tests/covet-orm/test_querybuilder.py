@@ -291,7 +291,7 @@ def test_a_table_that_is_not_in_the_query() -> None:
         query.where("pots.id", "=", 1).build()
     with pytest.raises(FieldError, match="did you mean 'users'"):
         query.select("user.*").build()
-    with pytest.raises(FieldError, match="no table 'users'; there are: u"):
+    with pytest.raises(FieldError, match="no table 'users'; there are u"):
         QueryBuilder("users", alias="u").where("users.id", "=", 1).build()
     # A subquery sees the tables around it, one to select from does not, nor does what stands beside it.
     assert users.where_exists(QueryBuilder("posts").where_column("posts.user_id", "=", "users.id")).build()

@@ -10,9 +10,8 @@ from typing import Any
 import anyio
 import pytest
 from sqlalchemy import select
+from tests.services.databases import SERVERS, ask
 from tests.services.databases import Database as Server
-from tests.services.databases import ask
-from tests.services.processes import Server as Process
 
 import covet_orm.plugin
 from covet import Covet, Request
@@ -96,10 +95,10 @@ async def test_every_session_is_ended_however_many(database: Database, store: Da
     assert await count(database) == 0
 
 
+# SQLite locks no rows: one connection writes at a time.
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
 async def test_purging_waits_for_nobody(database: Database, store: DatabaseSessionStore) -> None:
     """What another process holds is left for the next time."""
-    if database.kind == "sqlite":
-        pytest.skip("SQLite locks no rows: one connection writes at a time")
     for number in range(5):
         await store.create(key(number), session(expires=NOW + 10), NOW)
     table = store.table.table
@@ -110,10 +109,10 @@ async def test_purging_waits_for_nobody(database: Database, store: DatabaseSessi
     assert await store.purge(NOW + 10) == 1
 
 
+# SQLite locks no rows: one connection writes at a time.
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
 async def test_ending_all_waits_for_those_that_are_held(database: Database, store: DatabaseSessionStore) -> None:
     """A session that somebody is just changing ends as well."""
-    if database.kind == "sqlite":
-        pytest.skip("SQLite locks no rows: one connection writes at a time")
     for number in range(5):
         await store.create(key(number), session(), NOW)
     async with anyio.create_task_group() as group, database.transaction():
@@ -250,9 +249,8 @@ def test_a_table_that_cannot_be_is_refused(name: str) -> None:
 # Faults
 
 
-async def test_sessions_are_there_after_the_server_was_killed(server: Server, url: str) -> None:
-    if not isinstance(server, Process):
-        pytest.skip("SQLite has no server")
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+async def test_sessions_are_there_after_the_server_was_killed(server: Any, url: str) -> None:
     async with Database(url, retry_after=0.05) as database:
         store = DatabaseSessionStore(database)
         await store.table.create()

@@ -90,7 +90,7 @@ PROJECT = {
     "test_it.py": """
         import asyncio
         import pytest
-        from covet_orm.databases import find_database
+        from covet_orm.ambient import find_database
         from covet_orm.exceptions import UniqueViolation
         from covet_orm.testing import Factory, Sequence, assert_num_queries
         from models import Author
@@ -276,13 +276,17 @@ async def test_a_cancelled_task_leaves_the_transaction_of_the_test(testing: Test
     async with testing.rolled_back() as database:
         await Team.objects.create(name="red")
 
+        begun = asyncio.Event()
+
         async def work() -> None:
             async with database.transaction():
                 await Team.objects.create(name="blue")
+                begun.set()
                 await database.query(slow)
 
         task = asyncio.create_task(work())
-        await asyncio.sleep(0.05)
+        await begun.wait()
+        await asyncio.sleep(0.01)
         for _ in range(3):
             task.cancel()
             await asyncio.sleep(0)

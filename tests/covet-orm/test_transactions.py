@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
+from tests.services.databases import SERVERS
 
 from covet.testing.conformance.faults import at_every_await
 from covet_orm import (
@@ -151,7 +152,7 @@ async def test_a_caught_error_does_not_commit_half(database: Database) -> None:
 
 
 # SQLite has one writer at a time: there the second block waits for the first before it begins.
-@pytest.mark.parametrize("server", ["postgresql-15", "postgresql-18", "mariadb"], indirect=True)
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
 async def test_a_deadlock_ends_the_block(database: Database) -> None:
     first = await Row.objects.create(name="first")
     second = await Row.objects.create(name="second")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,9 +14,17 @@ import pytest
 
 from covet.testing.conformance.faults import at_every_await
 from covet_orm.databases import Database
-from covet_orm.exceptions import FieldError, ModelError, QueryError, UniqueViolation, ValidationError
+from covet_orm.exceptions import FieldError, FieldNotLoaded, ModelError, QueryError, UniqueViolation, ValidationError
 from covet_orm.expressions import F
-from covet_orm.fields import BooleanField, CharField, DateTimeField, ForeignKey, IntegerField
+from covet_orm.fields import (
+    BooleanField,
+    CharField,
+    DateTimeField,
+    ForeignKey,
+    GeneratedField,
+    IntegerField,
+    JSONField,
+)
 from covet_orm.models import Model, Registry
 
 pytestmark = pytest.mark.anyio
@@ -317,3 +327,63 @@ async def test_fifty_tasks_at_once(database: Database) -> None:
         for number in range(50):
             group.start_soon(work, number)
     assert await Player.objects.filter(age=5).count() == 50
+
+
+class Line(Model):
+    """What the database computes, and what it keeps as JSON."""
+
+    price = IntegerField()
+    total = GeneratedField(F("price") * 2, IntegerField())
+    data = JSONField(null=True)
+    at = DateTimeField(null=True)
+
+    class Meta:
+        registry = registry
+
+
+async def test_what_the_database_computes_is_read_again_after_an_update(database: Database) -> None:
+    line = await Line.objects.create(price=3)
+    assert line.total == 6
+    line.price = 4
+    await line.save()
+    with pytest.raises(FieldNotLoaded, match="refresh_from_db"):
+        line.total
+    await line.refresh_from_db("total")
+    assert line.total == 8
+    line.price = 5
+    await Line.objects.bulk_update([line], ["price"])
+    with pytest.raises(FieldNotLoaded):
+        line.total
+    assert (await Line.objects.get(id=line.id)).total == 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([1], [True]), ([1], [1.0]), ({"a": {"b": 0}}, {"a": {"b": False}}), ([], None), (None, []), ([1], [1, 2])],
+)
+async def test_a_change_inside_of_json_is_noticed(database: Database, before: Any, after: Any) -> None:
+    line = await Line.objects.create(price=1, data=before)
+    assert line.changed_fields() == []
+    line.data = after
+    assert line.changed_fields() == ["data"]
+    await line.save()
+    found = await Line.objects.get(id=line.id)
+    assert repr(found.data) == repr(after)
+
+
+async def test_an_object_of_another_kind_of_database(database: Database, tmp_path: Path) -> None:
+    """What it remembers of its row is in the words of the database that it was written to last."""
+    at = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+    line = await Line.objects.create(price=1, data={"a": [1]}, at=at)
+    async with Database(f"sqlite:///{tmp_path / 'other.db'}", alias="other") as other:
+        await other.create_all(registry)
+        await Line.objects.using(other).create(id=line.id, price=7)
+        line.price = 2
+        await line.save(using=other)
+        assert line.changed_fields() == []
+        line.at = at + dt.timedelta(hours=1)
+        line.data["a"].append(2)
+        assert line.changed_fields() == ["data", "at"]
+        await line.save()
+        found = await Line.objects.using(other).get(id=line.id)
+        assert (found.price, found.data, found.at) == (2, {"a": [1, 2]}, line.at)

@@ -123,7 +123,7 @@ async def work(number: int, outcome: Outcome, ended: anyio.Event, accounts: list
 async def transfer(first: int, second: int) -> None:
     """Move one from an account to another, in one transaction; in the order of the keys, so that none wait in a
     circle."""
-    from covet_orm.databases import find_database
+    from covet_orm.ambient import find_database
 
     async with find_database().transaction():
         await Account.objects.filter(id=first).update(balance=F("balance") - 1)

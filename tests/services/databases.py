@@ -22,9 +22,11 @@ from tests.services.mariadb import MariaDB
 from tests.services.postgresql import VERSIONS, PostgreSQL
 from tests.services.processes import Server
 
-__all__ = ["NAMES", "Database", "Databases", "SQLite", "a_server", "ask"]
+__all__ = ["NAMES", "SERVERS", "Database", "Databases", "SQLite", "a_server", "ask"]
 
-NAMES = ("sqlite", *(f"postgresql-{version}" for version in VERSIONS), "mariadb")
+SERVERS = (*(f"postgresql-{version}" for version in VERSIONS), "mariadb")
+"""Those that are servers, for what SQLite cannot have: `@pytest.mark.parametrize("server", SERVERS, indirect=True)`."""
+NAMES = ("sqlite", *SERVERS)
 
 
 @runtime_checkable

@@ -16,10 +16,8 @@ _HOMES = {
         "ExclusionConstraint",
         "UniqueConstraint",
     ),
-    "covet_orm.databases": (
-        "Database",
-        "NoDatabase",
-    ),
+    "covet_orm.ambient": ("NoDatabase",),
+    "covet_orm.databases": ("Database",),
     "covet_orm.exceptions": (
         "CheckViolation",
         "ConnectionLost",
@@ -154,17 +152,38 @@ _HOMES = {
     "covet_orm.queries.querysets": ("QuerySet",),
     "covet_orm.querybuilder": ("QueryBuilder",),
     "covet_orm.transactions": ("Transaction",),
+    "covet_orm.queries.ctes": ("CTE",),
+    "covet_orm.queries.filtered": ("FilteredRelation",),
+    "covet_orm.queries.pagination": ("Page",),
+    "covet_orm.queries.lookup_names": (
+        "register_lookup",
+        "register_transform",
+    ),
+    "covet_orm.queries.lookups": (
+        "Lookup",
+        "Transform",
+    ),
+    "covet_orm.relations.prefetching": ("Prefetch",),
+    "covet_orm.replicas": ("read_session",),
+    "covet_orm.signals": (
+        "m2m_changed",
+        "post_delete",
+        "post_save",
+        "pre_delete",
+        "pre_save",
+        "receiver",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME_OF)]
 
 if TYPE_CHECKING:
+    from covet_orm.ambient import NoDatabase as NoDatabase
     from covet_orm.constraints import CheckConstraint as CheckConstraint
     from covet_orm.constraints import ExclusionConstraint as ExclusionConstraint
     from covet_orm.constraints import UniqueConstraint as UniqueConstraint
     from covet_orm.databases import Database as Database
-    from covet_orm.databases import NoDatabase as NoDatabase
     from covet_orm.exceptions import CheckViolation as CheckViolation
     from covet_orm.exceptions import ConnectionLost as ConnectionLost
     from covet_orm.exceptions import DatabaseError as DatabaseError
@@ -288,8 +307,23 @@ if TYPE_CHECKING:
     from covet_orm.models import Manager as Manager
     from covet_orm.models import Model as Model
     from covet_orm.models import Registry as Registry
+    from covet_orm.queries.ctes import CTE as CTE
+    from covet_orm.queries.filtered import FilteredRelation as FilteredRelation
+    from covet_orm.queries.lookup_names import register_lookup as register_lookup
+    from covet_orm.queries.lookup_names import register_transform as register_transform
+    from covet_orm.queries.lookups import Lookup as Lookup
+    from covet_orm.queries.lookups import Transform as Transform
+    from covet_orm.queries.pagination import Page as Page
     from covet_orm.queries.querysets import QuerySet as QuerySet
     from covet_orm.querybuilder import QueryBuilder as QueryBuilder
+    from covet_orm.relations.prefetching import Prefetch as Prefetch
+    from covet_orm.replicas import read_session as read_session
+    from covet_orm.signals import m2m_changed as m2m_changed
+    from covet_orm.signals import post_delete as post_delete
+    from covet_orm.signals import post_save as post_save
+    from covet_orm.signals import pre_delete as pre_delete
+    from covet_orm.signals import pre_save as pre_save
+    from covet_orm.signals import receiver as receiver
     from covet_orm.transactions import Transaction as Transaction
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar, Token
+from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 from sqlalchemy.sql import ClauseElement
 
-from covet.context import current_app
 from covet.events import listener
-from covet.exceptions import ConfigurationError, NoApplicationError
+from covet.exceptions import ConfigurationError
+from covet_orm.ambient import opened, scoped, stand_ins
 from covet_orm.dialects import compile_statement
 from covet_orm.drivers.protocol import Connection, Driver, Row, Rows
-from covet_orm.exceptions import OrmError, QueryError
+from covet_orm.exceptions import QueryError
 from covet_orm.observing import ObservingSettings, Watcher, log_slow_queries, observed, observed_connection, watch
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.queries.plans import Plan, PlanCache
@@ -29,14 +29,13 @@ from covet_orm.urls import MEMORY, Target, driver_options, parse_url
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
-    from covet_orm.models.instances import Model
     from covet_orm.models.registry import Registry
     from covet_orm.queries.sources import Source
     from covet_orm.replicas.opening import Replicas, ReplicatedServers
     from covet_orm.replicas.routing import PrimaryReads, ReadRouter
     from covet_orm.store_tables import StoreTable
 
-__all__ = ["Database", "NoDatabase", "database_for"]
+__all__ = ["Database"]
 
 READING = ("select", "values", "explain", "show", "table", "pragma")
 LOCKING = re.compile(r"\bfor\s+(?:no\s+key\s+)?(?:update|share|key\s+share)\b|\block\s+in\s+share\b", re.IGNORECASE)
@@ -45,31 +44,6 @@ OBSERVING_OPTIONS = ObservingSettings.__struct_fields__
 S = TypeVar("S", bound=msgspec.Struct)
 # Connections of the pool for those who hold one already.
 APART = 5
-
-scoped: ContextVar[Mapping[str, Database]] = ContextVar("covet_orm.databases")
-"""The databases of the `async with` blocks around this code, by alias."""
-
-opened: WeakSet[Database] = WeakSet()
-"""The databases of this process that are open."""
-
-stand_ins: list[StandIn] = []
-"""The databases that stand in for others, the latest last; tests have one, to have everything in one transaction."""
-
-
-class NoDatabase(OrmError):  # noqa: N818 - it tells what there is not
-    """There is no database to ask, or several and nothing that says which. The message says what to add."""
-
-
-class StandIn(NamedTuple):
-    """A database that stands in for others.
-
-    Attributes:
-        database: the one that serves models outside of applications.
-        lane_for: gives the pools of another database in place of its own, None where it has its own.
-    """
-
-    database: Database
-    lane_for: Callable[[Database], Lane | None]
 
 
 class Lane:
@@ -456,66 +430,6 @@ def reads_only(sql: str) -> bool:
     """Whether a statement begins like one that reads and locks nothing. WITH may begin either kind, and counts as one
     that writes; one that writes after all is refused by a reading connection."""
     return sql.lstrip(" \t\r\n(").partition(" ")[0].lower() in READING and not LOCKING.search(sql)
-
-
-def database_for(model: type[Model], using: str | Database | None = None) -> Database:
-    """The database that serves a model: the one that is named, that of the model, or the default.
-
-    Raises:
-        NoDatabase: there is none.
-    """
-    if isinstance(using, Database):
-        return using
-    try:
-        return find_database(using or model._meta.database)
-    except NoDatabase:
-        if using != "primary":
-            raise
-        return find_database(model._meta.database).primary()
-
-
-def find_database(alias: str | None = None) -> Database:
-    """A database by alias; without one the `default`, or the only one.
-
-    The databases of the `async with` blocks around the caller go first, then those of the ambient application, then
-    those that are open in this process.
-
-    Raises:
-        NoDatabase: there is none of that alias, or several and none is the default.
-    """
-    name = alias or "default"
-    around = scoped.get({})
-    if name in around:
-        return around[name]
-    if alias is None and len(around) == 1:
-        return next(iter(around.values()))
-    found = _of_application(alias)
-    if found is not None:
-        return found
-    for stand_in in reversed(stand_ins):
-        if stand_in.database.alias == name:
-            return stand_in.database
-    there = [database for database in opened if alias is None or database.alias == alias]
-    preferred = [database for database in there if database.alias == name]
-    if len(there) == 1 or len(preferred) == 1:
-        return (preferred or there)[0]
-    known = ", ".join(sorted({*around, *(database.alias for database in opened)})) or "none"
-    raise NoDatabase(
-        f"no database {alias!r} is open (open are: {known})" if alias else
-        f"there is no database to ask (open are: {known}); add [storage.default] to the settings and run inside of the "
-        "application, or write `async with Database(url)`, or say which with using(...)"
-    )  # fmt: skip
-
-
-def _of_application(alias: str | None) -> Database | None:
-    try:
-        storages = current_app().storage
-    except NoApplicationError:
-        return None
-    databases = {name: storage for name, storage in storages.items() if isinstance(storage, Database)}
-    if alias is None and len(databases) == 1:
-        return next(iter(databases.values()))
-    return databases.get(alias or "default")
 
 
 def _settings_of(schema: type[S], target: Target, options: dict[str, Any]) -> S:

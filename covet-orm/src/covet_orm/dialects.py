@@ -20,8 +20,8 @@ from sqlalchemy.exc import CompileError, InvalidRequestError, UnsupportedCompila
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import NotSupported, QueryError
-from covet_orm.identifiers import nearest
 
 __all__ = ["KINDS", "Compiled", "Kind", "Processor", "compile_statement", "dialect_of"]
 

@@ -6,12 +6,9 @@ would cut, fold into another name or not take at all, and what would be mistaken
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from covet_orm.exceptions import InvalidIdentifier
 
-__all__ = ["MAX_BYTES", "MAX_CHARACTERS", "check_identifier", "check_path", "nearest"]
+__all__ = ["MAX_BYTES", "MAX_CHARACTERS", "check_identifier", "check_path"]
 
 MAX_BYTES = {"postgresql": 63}
 """How many bytes of UTF-8 a name may have (PostgreSQL: NAMEDATALEN - 1; it cuts a longer one without an error)."""
@@ -71,15 +68,6 @@ def check_path(path: str, kind: str, what: str = "name", *, most: int = 3) -> tu
         if wrong:
             raise InvalidIdentifier(f"the {what} {path!r:.100} {wrong}")
     return parts
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What a message says after a name that is not there: the one that was probably meant, or those that are there."""
-    known = sorted(set(names))
-    close = difflib.get_close_matches(name, known, 1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are: {', '.join(known)}" if known else ""
 
 
 def _wrong(name: str, kind: str) -> str:

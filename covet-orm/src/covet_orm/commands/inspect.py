@@ -66,8 +66,8 @@ async def _tables(database: Database) -> list[dict[str, Any]]:
 
 
 async def _table(database: Database, name: str) -> dict[str, Any]:
+    from covet.settings_schema import nearest
     from covet_orm.commands.catalogs import columns_of, indexes_of, keys_of, tables_of
-    from covet_orm.identifiers import nearest
 
     async with opened(database):
         tables = {one.table: one for one in await tables_of(database)}

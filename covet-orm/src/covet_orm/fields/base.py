@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 import sqlalchemy
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import ModelError
 
 if TYPE_CHECKING:
@@ -272,6 +272,18 @@ class Field(Generic[T]):
                 wrong.append(str(error))
         return wrong
 
+    def differs(self, before: Any, value: Any) -> bool:
+        """Whether a value is another one than that of the row, so that `save` has to write it.
+
+        True is equal to 1, and yet another value; a driver's UUID is a UUID.
+        """
+        if value != before:
+            return True
+        one, other = type(before), type(value)
+        if one is bool or other is bool:
+            return one is not other
+        return not (issubclass(one, other) or issubclass(other, one))
+
     def initial(self) -> Any:
         """The value of the field of a new object that was given none; UNSET where there is none."""
         if self.default is not UNSET:
@@ -317,9 +329,7 @@ class Field(Generic[T]):
             for parameter in inspect.signature(vars(ancestor)["__init__"]).parameters.values()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
-        near = difflib.get_close_matches(name, known, 1)
-        told = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
-        return f"{type(self).__name__} has no option {name!r}; {told}"
+        return f"{type(self).__name__} has no option {name!r}{nearest(name, known)}"
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         """Called by Python for a class that is no model: a mixin's fields belong to the models that take it."""

@@ -26,7 +26,8 @@ class GeneratedField(Field[T]):
             count = IntegerField()
             total = GeneratedField(F("price") * F("count"), IntegerField())
 
-    An object has the value after it was saved; it takes none.
+    An object takes no value for it. It has one after it was read or inserted; after an update of other fields it has to
+    be read again, `await line.refresh_from_db("total")`, and says so.
 
     Args:
         expression: what is computed, of columns of the same row.

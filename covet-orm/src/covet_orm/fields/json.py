@@ -84,6 +84,12 @@ class JSONField(Field[T]):
         encode(value)
         return cast("T", value)
 
+    def differs(self, before: Any, value: Any) -> bool:
+        # By their texts, which tell true from 1, also deep inside. What is no JSON is told by the save that follows.
+        if value is None or before is None or super().differs(before, value):
+            return value is not before
+        return SORTED.encode(before) != SORTED.encode(value)
+
     def binder(self, kind: str) -> Convert:
         typed: Convert | None = self.to_python if self.schema is not None else None
         deepest = DEEPEST if kind == "mariadb" else 0

@@ -403,9 +403,9 @@ def _whole(value: Any) -> int:
             raise ValueError(f"{value:.6g} is out of range")
         if value == int(value):
             return int(value)
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, str):
             return int(value)
-        except ValueError:
-            pass
+    except ValueError as error:
+        raise ValueError(f"{str(value)[:50]!r} is no whole number") from error
     raise ValueError(f"{str(value)[:50]!r} is no whole number")

@@ -61,6 +61,6 @@ class UUIDField(Field[T]):
                 return UUID(value)
             if isinstance(value, bytes):
                 return UUID(bytes=value)
-        except ValueError:
-            pass
+        except ValueError as error:
+            raise ValueError(f"{value!r} is no UUID") from error
         raise ValueError(f"{value!r} is no UUID")

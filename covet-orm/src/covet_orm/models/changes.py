@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from covet_orm.queries.sources import Source
@@ -10,7 +10,7 @@ from covet_orm.queries.sources import Source
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["add_read", "changed", "note_written"]
+__all__ = ["add_read", "changed", "note_written", "rewritten_row"]
 
 
 def changed(instance: Any) -> list[Field[Any]]:
@@ -31,20 +31,13 @@ def changed(instance: Any) -> list[Field[Any]]:
         if value is raw:
             continue
         before = raw if raw is None or load is None else load(raw)
-        if value != before or not _alike(type(value), type(before)):
+        if field.differs(before, value):
             found.append(field)
     read = {id(field) for field in source.fields}
     # A deferred field that was given a value since.
     values = _values(instance)
     found += [field for field in instance._meta.fields if id(field) not in read and field.attribute in values]
     return found
-
-
-def _alike(one: type[Any], other: type[Any]) -> bool:
-    """Whether equal values of two types are the same: True is 1, and yet something else; a driver's UUID is a UUID."""
-    if one is bool or other is bool:
-        return one is other
-    return issubclass(one, other) or issubclass(other, one)
 
 
 def note_written(instance: Any, field: Field[Any], raw: Any) -> None:
@@ -59,6 +52,31 @@ def note_written(instance: Any, field: Field[Any], raw: Any) -> None:
     if field in source.fields:
         place = list(source.fields).index(field)
         instance._row = (*instance._row[:place], raw, *instance._row[place + 1 :])
+
+
+def rewritten_row(instance: Any, kind: str, written: Mapping[Field[Any], Any]) -> dict[Field[Any], Any]:
+    """The row of an object, by field, after some of its fields were written.
+
+    What the database computes of other columns is not known any more then: it is taken off the object, which says so
+    when it is read.
+
+    Args:
+        instance: an object that was read or saved, perhaps in a database of another kind.
+        kind: that of the database where it was written.
+        written: the values that were, as parameters.
+    """
+    source = instance._source
+    row = dict(zip(source.fields, instance._row, strict=True))
+    for field in [field for field in row if field.generated]:
+        del row[field]
+        delattr(instance, field.attribute)
+    if source.kind != kind:
+        loaders = dict(zip(source.fields, source.loaders, strict=True))
+        for field, raw in row.items():
+            load = loaders[field]
+            value = raw if raw is None or load is None else load(raw)
+            row[field] = value if value is None else field.binder(kind)(value)
+    return {**row, **written}
 
 
 def add_read(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import FieldError
 from covet_orm.fields.base import DB_DEFAULT, UNSET
 
@@ -74,10 +74,7 @@ def _refuser(options: Options) -> Callable[[Any, dict[str, Any]], None]:
             field = options.by_name.get(name)
             if field is not None and field.generated:
                 raise FieldError(f"{options.model.__name__}.{name} is computed by the database, and takes no value")
-            known = sorted({*options.by_name, "pk"})
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-            raise FieldError(f"{options.model.__name__}() takes no {name!r}; {hint}")
+            raise FieldError(f"{options.model.__name__}() takes no {name!r}{nearest(name, {*options.by_name, 'pk'})}")
 
     return refuse
 

@@ -13,7 +13,7 @@ __all__ = ["copied", "deep_copied", "restore", "state_of"]
 class RestoredSource(Source):
     """Where an object came from that was pickled: the kind of the database, not which one it was."""
 
-    __slots__ = ("kind",)
+    __slots__ = ()
 
     def __init__(self, instance: Any, names: list[str], kind: str) -> None:
         fields = [instance._meta.by_name[name] for name in names]
@@ -28,7 +28,7 @@ def state_of(instance: Any) -> dict[str, Any]:
         source = instance._source
         state["row"] = tuple(instance._row)
         state["fields"] = [field.name for field in source.fields]
-        state["kind"] = source.kind if isinstance(source, RestoredSource) else source.database.kind
+        state["kind"] = source.kind
     return state
 
 

@@ -153,12 +153,11 @@ class Model(metaclass=ModelMeta):
     def __getattr__(self, name: str) -> Any:
         """Called by Python for an attribute that has no value: a field that was not loaded, or not given."""
         field = type(self)._meta.by_name.get(name)
+        # What a query computed for this object. The dictionary itself may not be there, and would be asked for here.
         if field is None and name not in ("_related", "_row", "_source"):
-            # What a query computed for this object.
-            try:
-                return self._related[name]
-            except (AttributeError, KeyError):
-                pass
+            computed = getattr(self, "_related", {})
+            if name in computed:
+                return computed[name]
         if name in type(self)._meta.relations:
             # Its descriptor found nothing, and Python asks here before it gives up.
             raise not_loaded(self, name, "select_related")

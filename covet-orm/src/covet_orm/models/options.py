@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import FieldError, ModelError
 from covet_orm.models.names import shortened
 from covet_orm.models.registry import Registry, registry
@@ -78,11 +78,7 @@ class Options:
         given = _declared(meta)
         for name in given:
             if name not in KNOWN:
-                near = difflib.get_close_matches(name, KNOWN, 1)
-                raise ModelError(
-                    f"{model.__qualname__}.Meta has no option {name!r}"
-                    + (f"; did you mean {near[0]!r}?" if near else "")
-                )
+                raise ModelError(f"{model.__qualname__}.Meta has no option {name!r}{nearest(name, KNOWN)}")
 
         def inherited(name: str, default: Any) -> Any:
             if name in given:
@@ -214,10 +210,8 @@ class Options:
 
     def unknown(self, name: str, more: Iterable[str] = ()) -> str:
         """The message for a name that is no field of this model."""
-        known = sorted({*self.by_name, *self.relations, *more})
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-        return f"{self.model.__name__} has no field {name!r}; {hint}"
+        known = {*self.by_name, *self.relations, *more}
+        return f"{self.model.__name__} has no field {name!r}{nearest(name, known)}"
 
     def path(self, name: str) -> Path:
         """A path, taken apart as far as fields and relations go.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import schema
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import ModelError
 
 if TYPE_CHECKING:
@@ -67,24 +67,33 @@ class Registry:
         Raises:
             ModelError: there is none, or several.
         """
+        found = self._find(name, beside)
+        if found is None:
+            known = {*self._models, *(model.__name__ for model in self._models.values())}
+            raise ModelError(f"no model is called {name!r}{nearest(name, known)}")
+        return found
+
+    def _find(self, name: str, beside: type[Model] | None) -> type[Model] | None:
         if name in self._models:
             return self._models[name]
         named = [model for model in self._models.values() if model.__name__ == name]
         if len(named) > 1 and beside is not None:
             named = [model for model in named if model._meta.app_label == beside._meta.app_label] or named
-        if len(named) == 1:
-            return named[0]
-        if named:
+        if len(named) > 1:
             raise ModelError(f"several models are called {name!r}: {', '.join(m._meta.label for m in named)}")
-        near = difflib.get_close_matches(name, [*self._models, *(m.__name__ for m in self._models.values())], 1)
-        raise ModelError(f"no model is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return named[0] if named else None
 
     def when_there(self, name: str, beside: type[Model], resolved: Resolved) -> None:
-        """Call `resolved` with a model as soon as it is there."""
-        try:
-            resolved(self.get(name, beside))
-        except ModelError:
+        """Call `resolved` with a model as soon as it is there.
+
+        Raises:
+            ModelError: several models have that name, or what is called raises it.
+        """
+        found = self._find(name, beside)
+        if found is None:
             self._waiting.setdefault(name, []).append((beside._meta.label, resolved))
+        else:
+            resolved(found)
 
     def missing(self) -> dict[str, list[str]]:
         """The models that others name and that are not there, with who names them."""

@@ -19,7 +19,7 @@ from covet_orm.drivers.protocol import Connection
 from covet_orm.exceptions import FieldError, IntegrityError, ModelError, QueryError, ValidationError
 from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import DB_DEFAULT
-from covet_orm.models.changes import note_written
+from covet_orm.models.changes import note_written, rewritten_row
 from covet_orm.models.inheritance import lineage
 from covet_orm.models.validation import checked
 from covet_orm.queries.saving import insert, named, remembered_source
@@ -117,10 +117,9 @@ async def bulk_update(
             setattr(instance, version.attribute, counted_on)
             note_written(instance, version, counted_on)
     for instance, row in zip(objects, rows, strict=True):
-        before = dict(zip(instance._source.fields, instance._row, strict=False))
-        before |= dict(zip(fields, row, strict=False))
-        instance._row = tuple(before.values())
-        instance._source = remembered_source(database, list(before))
+        known = rewritten_row(instance, database.kind, dict(zip(fields, row, strict=True)))
+        instance._row = tuple(known.values())
+        instance._source = remembered_source(database, list(known))
     return len(objects)
 
 

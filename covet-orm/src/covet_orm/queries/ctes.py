@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import ColumnElement
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.expressions.base import Add, Expression
 from covet_orm.expressions.conditions import Combined
-from covet_orm.identifiers import check_identifier, nearest
+from covet_orm.identifiers import check_identifier
 from covet_orm.queries.clauses import NONE
 from covet_orm.queries.names import Names
 

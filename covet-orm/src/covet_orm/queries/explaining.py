@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import NotSupported, QueryError
-from covet_orm.identifiers import nearest
 
 if TYPE_CHECKING:
     from covet_orm.queries.querysets import QuerySet

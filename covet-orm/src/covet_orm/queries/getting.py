@@ -31,8 +31,7 @@ async def get_or_create(
     try:
         return await query.get(**lookups), False
     except query.model.DoesNotExist:
-        pass
-    values = _values(query, lookups, defaults)
+        values = _values(query, lookups, defaults)
     for attempt in range(ATTEMPTS):
         try:
             return await _create(query, values), True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import FieldError
 from covet_orm.fields.inference import Family, family, plain_field
 from covet_orm.queries import array_lookups, date_lookups, json_lookups, text_search
@@ -246,7 +246,4 @@ def _all_lookups() -> list[dict[str, Lookup]]:
 
 
 def _unknown(name: str, known: Any, what: str = "lookup") -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"there is no {what} {name!r}" + (
-        f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
-    )
+    return f"there is no {what} {name!r}{nearest(name, known)}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from covet_orm.databases import Database, database_for
+from covet_orm.ambient import database_for
+from covet_orm.databases import Database
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Combined, Condition

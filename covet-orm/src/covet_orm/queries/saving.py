@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from covet_orm.databases import Database, database_for
+from covet_orm.ambient import database_for
+from covet_orm.databases import Database
 from covet_orm.exceptions import IntegrityError, QueryError, StaleObject
 from covet_orm.expressions.base import Expression
-from covet_orm.models.changes import changed
+from covet_orm.models.changes import changed, rewritten_row
 from covet_orm.models.inheritance import lineage
 from covet_orm.models.managers import base_queryset
 from covet_orm.models.validation import checked
@@ -211,9 +212,7 @@ async def _update(instance: Any, fields: Sequence[Field[Any]], database: Databas
         except BaseException:
             setattr(instance, version.attribute, given)
             raise
-    merged = dict(zip(instance._source.fields, instance._row, strict=True)) | dict(
-        zip(written, parameters, strict=True)
-    )
+    merged = rewritten_row(instance, database.kind, dict(zip(written, parameters, strict=True)))
     _remember(instance, list(merged), list(merged.values()), database)
 
 

@@ -32,10 +32,11 @@ class Source:
         fields: the fields that were read, in the order of `Model._row`.
         loaders: what makes values of the row's, None where they are values already.
         database: where they were read.
+        kind: the kind of that database.
         peers: gives the result, while it is there.
     """
 
-    __slots__ = ("database", "fields", "loaders", "peers")
+    __slots__ = ("database", "fields", "kind", "loaders", "peers")
 
     def __init__(
         self,
@@ -47,4 +48,5 @@ class Source:
         self.fields = fields
         self.loaders = loaders
         self.database = database
+        self.kind = database.kind if database is not None else ""
         self.peers = peers

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
+from covet.settings_schema import nearest
 from covet_orm.dialects import KINDS, compile_statement
 from covet_orm.exceptions import DataError, QueryError
-from covet_orm.identifiers import nearest
 from covet_orm.querybuilder.changes import build_change
 from covet_orm.querybuilder.expressions import Aliased, Expression, excluded
 from covet_orm.querybuilder.parts import Delete, Insert, InsertFrom, Parts, Source, Update, Upsert
@@ -261,14 +261,14 @@ class Subquery(Expression):
 
 def ambient_database() -> Executor:
     """The database that is running here. Raises NoDatabase."""
-    from covet_orm.databases import find_database
+    from covet_orm.ambient import find_database
 
     return find_database()
 
 
 def ambient_kind() -> str:
     """The database that is running here, for a builder that was told none; `postgresql` where none is, or several."""
-    from covet_orm.databases import NoDatabase, find_database
+    from covet_orm.ambient import NoDatabase, find_database
 
     try:
         return find_database().kind

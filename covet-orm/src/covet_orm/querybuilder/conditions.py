@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import sqlalchemy
 from sqlalchemy import ColumnElement
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import QueryError
-from covet_orm.identifiers import nearest
 from covet_orm.querybuilder.expressions import Expression, is_expression, named, operand, untyped
 from covet_orm.querybuilder.fragments import Raw
 from covet_orm.querybuilder.scopes import Scope

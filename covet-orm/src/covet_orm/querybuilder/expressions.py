@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import sqlalchemy
 from sqlalchemy import ColumnElement, func
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import NotSupported, QueryError
-from covet_orm.identifiers import nearest
 from covet_orm.querybuilder.scopes import Name, Scope
 from covet_orm.querybuilder.values import json_text, parameter, typed_parameter
 

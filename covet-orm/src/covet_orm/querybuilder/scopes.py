@@ -9,8 +9,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnClause, quoted_name
 from sqlalchemy.types import NullType
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import FieldError
-from covet_orm.identifiers import check_identifier, check_path, nearest
+from covet_orm.identifiers import check_identifier, check_path
 
 __all__ = ["Name", "Scope"]
 

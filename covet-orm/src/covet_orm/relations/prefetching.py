@@ -137,7 +137,7 @@ async def prefetch_related_objects(objects: Iterable[Any], *lookups: str | Prefe
 
 def database_of(instance: Any) -> Database:
     """The database that an object was read from, or the one of its model."""
-    from covet_orm.databases import database_for
+    from covet_orm.ambient import database_for
 
     if instance.saved and instance._source.database is not None:
         database: Database = instance._source.database

@@ -7,6 +7,8 @@ import logging
 from collections import deque
 from time import monotonic
 
+import anyio
+
 from covet_orm.drivers.protocol import Connection, Driver
 from covet_orm.exceptions import ConnectionLost, DatabaseError
 from covet_orm.pool.background import BackgroundTasks
@@ -159,12 +161,11 @@ class Watch:
 
     async def _run(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self.router.settings.replica_check):
-                    await self.router.look.wait()
-                await asyncio.sleep(AT_ONCE)
-            except TimeoutError:
-                pass
+            # When it is time, or as soon as somebody asks for it.
+            with anyio.move_on_after(self.router.settings.replica_check) as until:
+                await self.router.look.wait()
+            if not until.cancelled_caught:
+                await anyio.sleep(AT_ONCE)
             try:
                 await self.check()
             except Exception:

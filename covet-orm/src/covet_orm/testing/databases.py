@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from covet.exceptions import ConfigurationError
-from covet_orm import databases
+from covet_orm import ambient, databases
 from covet_orm.databases import Database, Lane
 from covet_orm.models.registry import Registry
 from covet_orm.models.registry import registry as default_registry
@@ -148,17 +148,17 @@ class TestingDatabase:
 
         before: list[tuple[Database, Any]] = []
         loop = asyncio.get_running_loop()
-        for database in list(databases.opened):
+        for database in list(ambient.opened):
             if database.alias == self.alias and database is not testing and loop in database._lanes:
                 _require_same_kind(database, testing.kind)
                 before.append((database, database._lanes[loop]))
                 database._lanes[loop] = lane()
-        stand_in = databases.StandIn(testing, lane_for)
-        databases.stand_ins.append(stand_in)
+        stand_in = ambient.StandIn(testing, lane_for)
+        ambient.stand_ins.append(stand_in)
         try:
             yield
         finally:
-            databases.stand_ins.remove(stand_in)
+            ambient.stand_ins.remove(stand_in)
             for database, own in before:
                 if loop in database._lanes:
                     database._lanes[loop] = own

@@ -26,7 +26,7 @@ def captured_queries(*databases: Database) -> Iterator[list[QueryDone]]:
     Args:
         databases: in which; all that are open by default.
     """
-    from covet_orm.databases import opened
+    from covet_orm.ambient import opened
 
     found: list[QueryDone] = []
     tell = found.append

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import sqlalchemy
 from sqlalchemy import ColumnElement, func
 
+from covet.settings_schema import nearest
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.functions.base import Func
 from covet_orm.fields.inference import DATE, DATETIME, INTEGER, NAIVE, TIME, family
-from covet_orm.identifiers import nearest
 from covet_orm.queries.date_lookups import (
     PARTS,
     TRUNCATIONS,
