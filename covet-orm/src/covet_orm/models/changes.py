@@ -10,7 +10,7 @@ from covet_orm.queries.sources import Source
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["add_read", "changed", "note_written", "rewritten_row"]
+__all__ = ["add_read", "changed", "note_written", "rewritten_row", "values_of"]
 
 
 def changed(instance: Any) -> list[Field[Any]]:
@@ -20,7 +20,7 @@ def changed(instance: Any) -> list[Field[Any]]:
     is noticed as well.
     """
     if not instance.saved:
-        return [field for field in instance._meta.fields if field.attribute in _values(instance)]
+        return [field for field in instance._meta.fields if field.attribute in values_of(instance)]
     source, row = instance._source, instance._row
     found: list[Field[Any]] = []
     for field, load, raw in zip(source.fields, source.loaders, row, strict=False):
@@ -35,7 +35,7 @@ def changed(instance: Any) -> list[Field[Any]]:
             found.append(field)
     read = {id(field) for field in source.fields}
     # A deferred field that was given a value since.
-    values = _values(instance)
+    values = values_of(instance)
     found += [field for field in instance._meta.fields if id(field) not in read and field.attribute in values]
     return found
 
@@ -103,7 +103,8 @@ def add_read(
     instance._source = source
 
 
-def _values(instance: Any) -> dict[str, Any]:
+def values_of(instance: Any) -> dict[str, Any]:
+    """The values that an object has, by attribute; without those of fields that were deferred, or given none."""
     found: dict[str, Any] = {}
     for field in instance._meta.fields:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from covet_orm.models.changes import values_of
 from covet_orm.queries.sources import Source
 
 __all__ = ["copied", "deep_copied", "restore", "state_of"]
@@ -23,7 +24,7 @@ class RestoredSource(Source):
 
 def state_of(instance: Any) -> dict[str, Any]:
     """What is pickled of an object: its values, its row as it was read, and the related objects that were loaded."""
-    state: dict[str, Any] = {"values": _values(instance), "related": _related(instance)}
+    state: dict[str, Any] = {"values": values_of(instance), "related": _related(instance)}
     if instance.saved:
         source = instance._source
         state["row"] = tuple(instance._row)
@@ -46,7 +47,7 @@ def restore(instance: Any, state: dict[str, Any]) -> None:
 def copied(instance: Any) -> Any:
     """Another object with the same values, of the same row."""
     made = object.__new__(type(instance))
-    for name, value in _values(instance).items():
+    for name, value in values_of(instance).items():
         setattr(made, name, value)
     if instance.saved:
         made._row, made._source = instance._row, instance._source
@@ -59,21 +60,11 @@ def copied(instance: Any) -> Any:
 def deep_copied(instance: Any, memo: dict[int, Any]) -> Any:
     """Another object with copies of the values and of the related objects, of the same row."""
     made = memo[id(instance)] = copied(instance)
-    for name, value in _values(instance).items():
+    for name, value in values_of(instance).items():
         setattr(made, name, copy.deepcopy(value, memo))
     if _related(instance):
         made._related = copy.deepcopy(instance._related, memo)
     return made
-
-
-def _values(instance: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in instance._meta.fields:
-        try:
-            found[field.attribute] = object.__getattribute__(instance, field.attribute)
-        except AttributeError:
-            continue
-    return found
 
 
 def _related(instance: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from covet_orm.fields.json import JSONField
 from covet_orm.fields.text import check_text
 from covet_orm.queries.arithmetic import as_double
 from covet_orm.queries.lookups import LOOKUPS as COMMON
-from covet_orm.queries.lookups import In, Lookup, Range, Transform
+from covet_orm.queries.lookups import Exact, In, Lookup, Range, Transform
 
 if TYPE_CHECKING:
     from covet_orm.queries.scope import Scope
@@ -147,7 +147,7 @@ def equal(scope: Scope, left: ColumnElement[Any], right: ColumnElement[Any]) -> 
     return sqlalchemy.cast(left, document) == sqlalchemy.cast(right, document)
 
 
-class JSONExact(Lookup):
+class JSONExact(Exact):
     """Equality of JSON. With None, IS NULL of a column, and the null of JSON of what is inside.
 
     Args:
@@ -158,16 +158,6 @@ class JSONExact(Lookup):
     def __init__(self, name: str, *, inside: bool) -> None:
         super().__init__(name)
         self.inside = inside
-
-    def shape(self, value: Any, key: Add, values: Add) -> None:
-        if value is None:
-            key("null")
-        elif isinstance(value, Expression):
-            key("= of")
-            value.shape(key, values)
-        else:
-            key("=")
-            values(value)
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
         if value is None:
