@@ -94,7 +94,7 @@ def row_of(found: Any, names: Sequence[str]) -> tuple[Any, ...]:
 
 def python(name: str, value: Any) -> Any:
     """A value of a column; SQLite has neither booleans, decimals nor dates, and its driver gives what was stored."""
-    if name == "price":
+    if name == "price" and not isinstance(value, Decimal):
         return Decimal(str(value)).quantize(Decimal("0.01"))
     if name == "active":
         return bool(value)

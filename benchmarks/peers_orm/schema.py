@@ -137,7 +137,11 @@ def item(number: int) -> tuple[Any, ...]:
 
 def named(number: int) -> dict[str, Any]:
     """The values of an item by name, without its key."""
-    return dict(zip(FIELDS, item(number), strict=True))
+    return {
+        "name": f"name {number}", "slug": f"slug-{number}", "small": number % 97, "big": number * 10,
+        "ratio": number / 7, "price": Decimal(number).scaleb(-2), "active": number % 2 == 0, "created": NOW,
+        "note": "lorem ipsum " * 3,
+    }  # fmt: skip
 
 
 def storable(values: Sequence[Any]) -> tuple[Any, ...]:

@@ -126,6 +126,18 @@ def by_name(objects: list[Any]) -> dict[str, Any]:
     return {one.name: one for one in objects}
 
 
+async def test_what_one_child_gets_is_not_its_siblings(db: Database) -> None:
+    ada = await Author.objects.prefetch_related("books").get(name="Ada")
+    first, *others = ada.books
+    await prefetch_related_objects([first], "editor")
+    assert first.author is ada
+    assert first.editor.name == "Bob"
+    for other in others:
+        assert other.author is ada
+        with pytest.raises(RelationNotLoaded):
+            _ = other.editor
+
+
 async def test_one_query_for_each_relation(db: Database) -> None:
     with asked(db) as queries:
         authors = by_name(await Author.objects.prefetch_related("books", "books__tags", "team"))

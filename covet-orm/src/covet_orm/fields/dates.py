@@ -87,9 +87,18 @@ class DateTimeField(Field[T]):
         return cast("T", self._exact(value))
 
     def binder(self, kind: str) -> Convert:
-        exact = self._exact
+        slow, zone = self._exact, dt.UTC if self.timezone else None
+
+        def exact(value: Any) -> dt.datetime:
+            # As most are: of the zone that the column has, and of no year whose ends are beyond it.
+            fits = type(value) is dt.datetime and value.tzinfo is zone and 1 < value.year < 9999
+            return value if fits else slow(value)
+
         if kind == "sqlite":
-            return lambda value: exact(value).isoformat(" ", "microseconds")
+            if not self.timezone:
+                return lambda value: exact(value).isoformat(" ", "microseconds")
+            # A naive time is written in half the time of one with a zone.
+            return lambda value: exact(value).replace(tzinfo=None).isoformat(" ", "microseconds") + "+00:00"
         if kind == "postgresql" or not self.timezone:
             return exact
         return lambda value: exact(value).replace(tzinfo=None)

@@ -8,6 +8,7 @@ who counts on from the largest key. MariaDB and MySQL count on within one statem
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -204,12 +205,12 @@ async def _next_keys(
     if database.kind == "postgresql":
         # OFFSET 0 keeps the server from looking up the sequence for each number.
         sql = (
-            "SELECT nextval(s.name) FROM (SELECT pg_get_serial_sequence($1, $2)::regclass AS name OFFSET 0) AS s, "
-            "generate_series(1, $3::int)"
+            "SELECT array_agg(nextval(s.name)) FROM (SELECT pg_get_serial_sequence($1, $2)::regclass AS name OFFSET 0) "
+            "AS s, generate_series(1, $3::int)"
         )
-        quoted = _quoted(table)
-        rows = await connection.fetch(sql, (quoted, key.column, count))
-        return [row[0] for row in rows]
+        rows = await connection.fetch(sql, (_quoted(table), key.column, count))
+        keys: list[int] = rows[0][0]
+        return keys
     if database.kind == "sqlite":
         compiled = compile_statement(sqlalchemy.select(sqlalchemy.func.max(table.c[key.column])), "sqlite")
         largest = (await connection.fetch(compiled.sql))[0][0] or 0
@@ -368,22 +369,19 @@ def _insert_statement(database: Database, model: Any, fields: Sequence[Field[Any
 def _by_fields(model: Any, objects: Sequence[Any]) -> Iterator[tuple[list[Field[Any]], list[Any]]]:
     """Runs of objects that give values to the same fields; most often that is one run."""
     fields = [field for field in model._meta.fields if not field.generated]
-
-    def given(instance: Any) -> tuple[bool, ...]:
-        return tuple(_has_value(instance, field) for field in optional)
-
     optional = [field for field in fields if field.filled_by_database]
-    for present, group in itertools.groupby(objects, given):
+    given = list(zip(*(_gives(objects, field) for field in optional), strict=True)) or [()] * len(objects)
+    for present, group in itertools.groupby(zip(given, objects, strict=True), key=operator.itemgetter(0)):
         left_out = {field for field, there in zip(optional, present, strict=True) if not there}
-        yield [field for field in fields if field not in left_out], list(group)
+        yield [field for field in fields if field not in left_out], [instance for _, instance in group]
 
 
-def _has_value(instance: Any, field: Field[Any]) -> bool:
-    try:
-        value = object.__getattribute__(instance, field.attribute)
-    except AttributeError:
-        return False
-    return value is not DB_DEFAULT and not (value is None and field.primary_key)
+def _gives(objects: Sequence[Any], field: Field[Any]) -> list[bool]:
+    """Of each object, whether it gives a value to a field that the database can fill in."""
+    values = [getattr(instance, field.attribute, DB_DEFAULT) for instance in objects]
+    if field.primary_key:
+        return [value is not DB_DEFAULT and value is not None for value in values]
+    return [value is not DB_DEFAULT for value in values]
 
 
 def _checked_rows(objects: Sequence[Any], fields: Sequence[Field[Any]], kind: str) -> Rows:

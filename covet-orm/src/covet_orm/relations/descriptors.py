@@ -106,13 +106,22 @@ class ManyObjects:
         return ManyToManyManager(instance, self.relation, self.near, self.far)
 
 
+class SharedRelated(dict[str, Any]):
+    """What several objects are related to, such as all the books of one author; `related` gives each its own of it
+    before it changes."""
+
+    __slots__ = ()
+
+
 def related(instance: Any) -> dict[str, Any]:
-    """The related objects of an instance that were loaded."""
+    """The related objects of an instance that were loaded, to change them."""
     try:
         # Past __getattr__, which would look for a field of that name.
         found: dict[str, Any] = object.__getattribute__(instance, "_related")
     except AttributeError:
         found = instance._related = {}
+    if type(found) is SharedRelated:
+        found = instance._related = dict(found)
     return found
 
 

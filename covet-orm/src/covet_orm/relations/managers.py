@@ -16,7 +16,7 @@ from covet_orm.exceptions import QueryError
 from covet_orm.models.changes import note_written
 from covet_orm.models.delegation import QueryMethods
 from covet_orm.models.managers import base_queryset, default_queryset
-from covet_orm.relations.descriptors import not_loaded
+from covet_orm.relations.descriptors import not_loaded, related
 from covet_orm.relations.keys import batches, has_key, key_getter
 from covet_orm.relations.linked import LinkedTo
 from covet_orm.relations.loaded import loaded_queryset
@@ -459,7 +459,4 @@ class ManyToManyManager(RelatedManager[M]):
 
 
 def _forget(instance: Any, name: str) -> None:
-    try:
-        object.__getattribute__(instance, "_related").pop(name, None)
-    except AttributeError:
-        return
+    related(instance).pop(name, None)

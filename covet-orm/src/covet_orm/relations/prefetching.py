@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.models.managers import base_queryset, default_queryset
 from covet_orm.queries.sources import Result
-from covet_orm.relations.descriptors import related
+from covet_orm.relations.descriptors import SharedRelated, related
 from covet_orm.relations.keys import batches, key_getter
 from covet_orm.relations.linked import LinkColumn
 from covet_orm.relations.per_parent import PARENT, children_of
@@ -259,18 +259,22 @@ async def _load_referring(missing: Sequence[Any], step: Step, database: Database
     query = _with_fields(_query(step, default_queryset(hop.target), database), hop.remote)
     columns: list[Expression[Any]] = [field.reference() for field in hop.remote]
     get, back = key_getter(hop.remote), relation.field.name
-    groups: defaultdict[Any, list[Any]] = defaultdict(list)
+    fresh = not (query._related or query._annotations or query._prefetch)
+    groups: dict[Any, list[Any]] = {key: [] for key in parents}
+    known = {key: SharedRelated({back: parent}) for key, parent in parents.items()}
     results: list[Any] = []
     for batch in batches(list(parents), database.kind, len(columns)):
         result = await children_of(query, columns, batch, database)
         results.append(result)
-        fresh = not (query._related or query._annotations or query._prefetch)
         for key, child in zip(map(get, result), result, strict=True):
+            if key not in groups:
+                # A collation takes for the same what is spelt otherwise.
+                continue
             groups[key].append(child)
             if fresh:
-                child._related = {back: parents.get(key)}
+                child._related = known[key]
             else:
-                related(child)[back] = parents.get(key)
+                related(child)[back] = parents[key]
     _hand_out(missing, hop.local, groups, step)
     return results
 
