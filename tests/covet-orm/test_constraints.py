@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.services.databases import ask
 
 from covet_orm.constraints import CheckConstraint, ExclusionConstraint, UniqueConstraint
 from covet_orm.databases import Database
+from covet_orm.dialects import dialect_of
 from covet_orm.exceptions import CheckViolation, ExclusionViolation, ModelError, NotSupported, UniqueViolation
 from covet_orm.expressions import F, Q
 from covet_orm.fields import (
@@ -24,6 +30,7 @@ from covet_orm.fields import (
 )
 from covet_orm.indexes import Index
 from covet_orm.models import Model, Registry
+from covet_orm.models.definitions import DefinedExpression
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +48,9 @@ def of_numbers(**options: Any) -> Any:
         text=CharField(max_length=50, default=""),
         **options,
     )
+
+
+Texts = declare(name="Texts", text=CharField(max_length=50))
 
 
 async def created(database: Database, model: Any) -> None:
@@ -106,6 +116,76 @@ async def test_unique_among_some(url: str) -> None:
             with pytest.raises(UniqueViolation) as caught:
                 await model.objects.create(a=1, **wrong)
             assert "a" in caught.value.fields or database.kind == "sqlite"
+
+
+AWKWARD = "a%_\\[*?]'b"
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql-15", "postgresql-18"], indirect=True)
+@pytest.mark.parametrize(
+    ("lookup", "within", "beyond"),
+    [
+        ("startswith", f"{AWKWARD}!", ["axy\\[*?]'b", AWKWARD.upper(), f"!{AWKWARD}"]),
+        ("istartswith", f"{AWKWARD.upper()}!", ["axy\\[*?]'b", f"!{AWKWARD}"]),
+        ("contains", f"<{AWKWARD}>", [f"<{AWKWARD.upper()}>", "<a%_\\[xy]'b>"]),
+        ("icontains", f"<{AWKWARD.upper()}>", ["<a%_\\[xy]'b>"]),
+        ("endswith", f"!{AWKWARD}", [f"!{AWKWARD.upper()}", f"{AWKWARD}!"]),
+        ("iendswith", f"!{AWKWARD.upper()}", [f"{AWKWARD}!"]),
+        ("iexact", AWKWARD.upper(), [f"{AWKWARD}!"]),
+    ],
+)
+async def test_an_index_of_the_rows_whose_text_is_like_another(
+    url: str, lookup: str, within: str, beyond: list[str]
+) -> None:
+    """LIKE depends on a setting in SQLite, which lets no index have it: there, GLOB says the same."""
+    model = of_numbers(indexes=[Index("a", condition=Q(**{f"text__{lookup}": AWKWARD}), unique=True)])
+    async with Database(url) as database:
+        await created(database, model)
+        for text in [within, *beyond, *beyond]:
+            await model.objects.create(a=1, text=text)
+        with pytest.raises(UniqueViolation):
+            await model.objects.create(a=1, text=within)
+        assert await model.objects.filter(**{f"text__{lookup}": AWKWARD}).count() == 1
+
+
+@pytest.mark.parametrize("lookup", ["startswith", "contains", "endswith"])
+async def test_a_check_of_what_another_field_is_like(url: str, lookup: str) -> None:
+    """Nothing in the other field is a pattern."""
+    model = declare(
+        text=CharField(max_length=50),
+        part=CharField(max_length=50),
+        constraints=[CheckConstraint(Q(**{f"text__{lookup}": F("part")}))],
+    )
+    async with Database(url) as database:
+        await created(database, model)
+        for part in ("a%b", "a_b", "a\\b", "a[b", "a*b", "a?b", "ab]", ""):
+            await model.objects.create(text=part, part=part)
+        for part in ("a%c", "a_c", "a*c", "a?c", "a[b]c", "ABC", "%", "*"):
+            with pytest.raises(CheckViolation):
+                await model.objects.create(text="abc", part=part)
+
+
+MEANS: dict[str, Callable[[str, str], bool]] = {
+    "startswith": str.startswith,
+    "endswith": str.endswith,
+    "contains": lambda text, part: part in text,
+    "iexact": lambda text, part: text.lower() == part.lower(),
+    "icontains": lambda text, part: part.lower() in text.lower(),
+}
+PIECES = st.text(st.sampled_from("aA%_\\[]*?^-!'\n\u00e4\U0001f600"), max_size=6)
+
+
+@pytest.mark.parametrize("lookup", MEANS)
+@settings(deadline=None, max_examples=150)
+@given(text=PIECES, part=PIECES)
+def test_the_definitions_of_sqlite_say_what_lookups_say(lookup: str, text: str, part: str) -> None:
+    """Whatever looks like a pattern."""
+    made = DefinedExpression(Q(**{f"text__{lookup}": part}), Texts)
+    sql = str(made.compile(dialect=dialect_of("sqlite")))
+    with closing(sqlite3.connect(":memory:")) as plain:
+        plain.create_function("covet_lower", 1, str.lower)
+        (found,) = plain.execute(f"SELECT {sql} FROM (SELECT ? AS text)", (text,)).fetchone()
+    assert bool(found) is MEANS[lookup](text, part)
 
 
 async def test_unique_expressions(url: str) -> None:

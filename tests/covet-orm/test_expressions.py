@@ -33,6 +33,7 @@ from covet_orm.expressions import (
     When,
 )
 from covet_orm.expressions.functions import (
+    KT,
     MD5,
     SHA1,
     SHA224,
@@ -587,6 +588,29 @@ async def test_json_is_made_and_taken_apart(world: World) -> None:
     )
     with pytest.raises(QueryError, match="a path is keys"):
         JSONExtract("data")
+
+
+async def test_text_inside_of_json(world: World) -> None:
+    def text(person: Any) -> Any:
+        return person.data.get("s") if isinstance(person.data, dict) else None
+
+    assert await each(KT("data__s")) == [text(p) for p in world.people]
+    first = [p.data["l"][0] if isinstance(p.data, dict) and "l" in p.data else None for p in world.people]
+    assert await each(KT("data__l__0")) == [None if n is None else str(n) for n in first]
+    assert await each(Upper(KT("data__s"))) == [None if (t := text(p)) is None else t.upper() for p in world.people]
+    query = Person.objects.annotate(s=KT("data__s"))
+    assert sorted(await query.filter(s__startswith="fi").values_list("pk", flat=True)) == [
+        p.pk for p in world.people if (text(p) or "").startswith("fi")
+    ]
+    texts = [t for p in world.people if (t := text(p)) is not None]
+    assert await query.filter(s__isnull=False).order_by("s", "pk").values_list("s", flat=True) == sorted(texts)
+    counted = await query.values("s").annotate(n=Count("*"))
+    assert {row["s"]: row["n"] for row in counted} == {
+        t: len([p for p in world.people if text(p) == t]) for t in {text(p) for p in world.people}
+    }
+    assert await Book.objects.order_by("pk").annotate(s=KT("author__data__s")).values_list("s", flat=True) == [
+        text(next(p for p in world.people if p.pk == b.author_id)) for b in world.books
+    ]
 
 
 async def test_a_function_of_ones_own(world: World) -> None:

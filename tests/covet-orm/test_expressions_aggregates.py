@@ -429,6 +429,45 @@ async def test_values_are_collected(world: World) -> None:
             await arrays
 
 
+async def test_texts_are_joined_in_any_order_and_each_once(world: World) -> None:
+    """On each database, whose own functions for it have other words, and some no order."""
+    with_pages = Q(books__pages__isnull=False)
+    for order, key in (
+        ("books__pages", lambda b: (b.pages, b.pk)),
+        ("-books__pages", lambda b: (-b.pages, b.pk)),
+        (Length("books__title"), lambda b: (len(b.title), b.pk)),
+    ):
+        query = Person.objects.order_by("pk").annotate(
+            t=StringAgg("books__title", ";", filter=with_pages, order_by=[order, "books__id"])  # type: ignore[list-item]
+        )
+        assert await query.values_list("t", flat=True) == [
+            ";".join(b.title for b in sorted((b for b in world.books_of(p) if b.pages is not None), key=key)) or None  # type: ignore[no-any-return]
+            for p in world.people
+        ], order
+    everything = await Book.objects.aggregate(
+        up=StringAgg("title", "|", distinct=True, order_by="title"),
+        down=StringAgg("title", "|", distinct=True, order_by="-title"),
+        low=StringAgg(Lower("title"), "|", distinct=True, order_by=Lower("title").desc()),
+    )
+    titles = sorted({b.title for b in world.books})
+    assert everything["up"] == "|".join(titles)
+    assert everything["down"] == "|".join(reversed(titles))
+    assert everything["low"] == "|".join(reversed(titles))
+    numbers = Book.objects.aggregate(n=StringAgg("pages", "|", distinct=True, order_by="pages"))
+    other = Book.objects.aggregate(n=StringAgg("title", "|", distinct=True, order_by="-pk"))
+    if world.database.kind == "postgresql":
+        for query in (numbers, other, Book.objects.aggregate(n=ArrayAgg("title", distinct=True, order_by="pk"))):
+            with pytest.raises(NotSupported, match="by themselves alone"):
+                await query
+        ages = await Book.objects.aggregate(n=ArrayAgg("pages", distinct=True, order_by=F("pages").desc(nulls="last")))
+        pages = {b.pages for b in world.books}
+        assert ages["n"] == [*sorted(pages - {None}, reverse=True), *(pages & {None})]  # type: ignore[type-var]
+    else:
+        pages_ = sorted({b.pages for b in world.books if b.pages is not None})
+        assert (await numbers)["n"] == "|".join(map(str, pages_))
+        assert set((await other)["n"].split("|")) == set(titles)
+
+
 async def test_windows(world: World) -> None:
     rows = await Person.objects.order_by("pk").annotate(
         number=Window(RowNumber(), order_by="-pk"),

@@ -24,6 +24,8 @@ from covet_orm.exceptions import DataError, ModelError, NotSupported, QueryError
 from covet_orm.expressions import Q
 from covet_orm.fields import (
     ArrayField,
+    AutoField,
+    BigAutoField,
     BigIntegerField,
     BinaryField,
     BooleanField,
@@ -44,6 +46,7 @@ from covet_orm.fields import (
     PositiveIntegerField,
     PositiveSmallIntegerField,
     SlugField,
+    SmallAutoField,
     SmallIntegerField,
     StoredFile,
     TextField,
@@ -587,6 +590,15 @@ async def test_keys_of_every_kind(url: str) -> None:
             assert (await model.objects.get(pk=made.pk)).other == 1, name
             assert await made.delete() == 1, name
             await database.drop_all(model._meta.registry)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("field", [SmallAutoField, AutoField, BigAutoField])
+async def test_the_database_counts_keys_of_every_size(url: str, field: type[AutoField[int]]) -> None:
+    model = model_of(field())
+    async with Database(url) as database:
+        await database.create_all(model._meta.registry)
+        assert [(await model.objects.create()).pk for _ in range(2)] == [1, 2]
 
 
 class Money(Field[Any]):

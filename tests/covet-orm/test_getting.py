@@ -18,6 +18,8 @@ from covet_orm.exceptions import (
     UniqueViolation,
     ValidationError,
 )
+from covet_orm.expressions import F
+from covet_orm.expressions.functions import Upper
 from covet_orm.fields import BooleanField, CharField, ForeignKey, IntegerField, VersionField
 from covet_orm.models import Manager, Model, Registry
 from covet_orm.models.managers import default_queryset
@@ -210,6 +212,32 @@ async def test_a_cancelled_update_or_create_is_done_or_not(db: Database) -> None
         await Item.objects.update(stock=1)
 
     assert await at_every_await(change, check) > 0
+
+
+async def test_the_database_computes_what_is_saved(db: Database) -> None:
+    """Two that count at once lose nothing, and both know what came of it."""
+    item = await Item.objects.create(code="tea", stock=3)
+    other = await Item.objects.get()
+    item.stock = F("stock") + 1
+    item.code = "coffee"
+    assert sorted(item.changed_fields()) == ["code", "stock"]
+    await item.save()
+    assert (item.stock, item.code, item.changed_fields()) == (4, "coffee", [])
+    other.stock = F("stock") * 2
+    await other.save(update_fields=["stock"])
+    assert other.stock == 8
+    document = await Document.objects.create(text="one")
+    stale = await Document.objects.get()
+    document.text = Upper("text")
+    await document.save()
+    assert (document.text, document.version) == ("ONE", 2)
+    stale.text = Upper("text")
+    with pytest.raises(StaleObject):
+        await stale.save()
+    await item.delete()
+    other.stock = F("stock") + 1
+    with pytest.raises(Item.DoesNotExist):
+        await other.save()
 
 
 async def test_changes_that_cross_each_other_are_noticed(db: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,7 @@ from covet_orm.exceptions import (
     UniqueViolation,
     ValidationError,
 )
+from covet_orm.expressions import Count
 from covet_orm.fields import (
     BooleanField,
     CharField,
@@ -234,6 +235,50 @@ async def test_the_parent_leads_to_the_child(db: Database) -> None:
     assert type(employee.person_ptr) is Person
 
 
+async def test_each_object_is_of_its_own_model(db: Database) -> None:
+    rome = await City.objects.create(name="Rome")
+    plain = await Person.objects.create(name="Ann", city=rome)
+    employee = await Employee.objects.create(name="Bob", salary=3, city=rome, chief=None)
+    director = await Director.objects.create(name="Cyd", salary=4, car="red")
+    customer = await Customer.objects.create(name="Dan", number=7)
+    both = await Employee.objects.create(name="Eve", salary=5)
+    await Customer.objects.create(account=await Person.objects.get(pk=both.pk), number=8)
+    await Order.objects.create(person=director, seller=employee)
+    people: list[Any] = await Person.objects.select_subclasses()
+    assert [type(one) for one in people] == [Person, Employee, Director, Customer, Employee]
+    assert [one.pk for one in people] == [plain.pk, employee.pk, director.pk, customer.pk, both.pk]
+    assert (people[1].salary, people[2].car, people[3].number) == (3, "red", 7)
+    # One query, with conditions, annotations, orders and slices of the parent, and what is loaded beside.
+    query = Person.objects.select_subclasses().filter(name__gt="Ann").annotate(n=Count("orders")).order_by("-name")
+    found: list[Any] = await query.select_related("city")[1:4]
+    assert [(type(one), one.n) for one in found] == [(Customer, 0), (Director, 1), (Employee, 0)]
+    assert found[2].city == rome
+    assert found[0].city is None
+    loaded: list[Any] = await query.prefetch_related("orders", "skills")
+    assert [len(await one.orders.all()) for one in loaded] == [0, 0, 1, 0]
+    # They are objects as any: they are changed, and what was left out is fetched for all of a kind.
+    found[1].car, found[1].name = "blue", "Zoe"
+    await found[1].save()
+    assert await Director.objects.values_list("name", "car") == [("Zoe", "blue")]
+    await people[1].fetch("chief", "city")
+    assert (people[1].chief, people[1].city) == (None, rome)
+    only: list[Any] = await Person.objects.select_subclasses(Employee)
+    assert [type(one) for one in only] == [Person, Employee, Person, Employee, Employee]
+    assert type(await Person.objects.select_subclasses(Director).get(pk=director.pk)) is Director
+    assert [type(one) for one in await Employee.objects.select_subclasses().order_by("pk")] == [
+        Employee, Director, Employee,
+    ]  # fmt: skip
+    assert type(await Retired.objects.filter().select_subclasses().first()) in (Retired, type(None))
+    streamed = [type(one) async for one in Person.objects.select_subclasses().order_by("pk").iterator(2)]
+    assert streamed == [Person, Employee, Director, Customer, Employee]
+    assert await Person.objects.select_subclasses().count() == 5
+    for wrong in (City, Person, Retired):
+        with pytest.raises(QueryError, match="Employee, Director, Customer"):
+            Person.objects.select_subclasses(wrong)
+    with pytest.raises(QueryError, match="set operation"):
+        Person.objects.filter(pk=1).union(Person.objects.filter(pk=2)).select_subclasses()
+
+
 async def test_an_object_is_put_beside_its_parent(db: Database) -> None:
     person = await Person.objects.create(name="Ann", email="a@x")
     employee = Employee(person_ptr=person, salary=4)
@@ -376,6 +421,29 @@ def test_what_cannot_be_derived_is_refused() -> None:
 
         class Coral(Animal, Plant):  # type: ignore[misc]
             pass
+
+    # Where it asks us first, we say what can be done.
+    metaclass: Any = type(Animal)
+    with pytest.raises(ModelError, match=r"Animal, Plant; .*OneToOneField"):
+        metaclass("Coral", (Animal, Plant), {"__module__": __name__, "__qualname__": "Coral"})
+
+    class Slotted:
+        __slots__ = ("weight",)
+
+    for other in (Slotted, int, Exception):
+        for parent in (Animal, Model):
+            metaclass = type(parent)
+            with pytest.raises(ModelError, match=rf"Sponge is a model, .* {other.__name__} wants a place") as refused:
+                metaclass("Sponge", (parent, other), {"__module__": __name__, "__qualname__": "Sponge"})
+            assert isinstance(refused.value.__cause__, TypeError)
+
+    class Empty:
+        __slots__ = ()
+
+    class Sponge(Animal, Empty):
+        pass
+
+    assert [field.name for field in Sponge._meta.fields] == ["id", "name", "animal_ptr"]
 
     with pytest.raises(ModelError, match="has a field or relation of that name"):
 

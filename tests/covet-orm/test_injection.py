@@ -241,7 +241,7 @@ async def test_any_text_is_a_value(world: World, text: str, number: int) -> None
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=TEXT)
+@given(text=TEXT.filter(lambda text: text != "s"))
 async def test_any_text_comes_back_as_it_went(world: World, text: str) -> None:
     person = world.people[0]
     person.note, person.data = text, {"s": text, text: {text: text}}

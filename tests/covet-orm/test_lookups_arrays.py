@@ -69,6 +69,21 @@ async def test_each_lookup_is_what_python_says(url: str) -> None:
             await Bag.objects.filter(**{f"numbers__{2**31}": 1})
 
 
+@pytest.mark.parametrize("server", [name for name in SERVERS if name.startswith("postgresql")], indirect=True)
+async def test_a_change_in_place_is_a_change(url: str) -> None:
+    async with Database(url) as database:
+        await database.create_all(registry)
+        await Bag.objects.create(numbers=[1], words=["a", None])
+        bag = await Bag.objects.get()
+        assert bag.numbers is not None
+        bag.numbers.append(2)
+        bag.words[1] = "b"
+        assert bag.changed_fields() == ["numbers", "words"]
+        await bag.save()
+        bag = await Bag.objects.get()
+        assert (bag.numbers, bag.words) == ([1, 2], ["a", "b"])
+
+
 @pytest.mark.parametrize("server", ["sqlite", "mariadb"], indirect=True)
 async def test_what_has_no_arrays_says_so(url: str) -> None:
     async with Database(url):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import operator
 import pickle
 import subprocess
 import sys
@@ -210,9 +211,60 @@ async def test_a_key_of_several_columns(url: str) -> None:
             with pytest.raises(QueryError, match=r"the key of Stock is a tuple of 2 values: \(shop, product\)"):
                 await Stock.objects.filter(pk=wrong)
         with pytest.raises(FieldError, match="columns have the others: shop, product"):
-            await Stock.objects.filter(pk__gt=(1, 1))
+            await Stock.objects.filter(pk__contains=(1, 1))
         with pytest.raises(FieldError, match="its key is a tuple"):
             Stock(pk=5)
+
+
+async def test_keys_of_several_columns_are_compared_as_tuples_are(url: str) -> None:
+    async with Database(url) as database:
+        await database.create_all(models)
+        products = [await Product.objects.create(name=name, slug=name) for name in "abc"]
+        keys = [(shop, product.pk) for shop in (1, 2, 3) for product in products]
+        await Stock.objects.bulk_create([Stock(pk=key, count=number) for number, key in enumerate(keys)])
+        everything = Stock.objects.order_by("pk").values_list("pk", flat=True)
+        assert await everything == keys
+        for other in (keys[4], (2, 0), (0, 99), (9, 9)):
+            for lookup, compare in (
+                ("gt", operator.gt), ("gte", operator.ge), ("lt", operator.lt), ("lte", operator.le),
+            ):  # fmt: skip
+                expected = [key for key in keys if compare(key, other)]
+                assert await everything.filter(**{f"pk__{lookup}": other}) == expected, (lookup, other)
+                assert await everything.exclude(**{f"pk__{lookup}": other}) == [
+                    key for key in keys if key not in expected
+                ]
+        both = Q(pk__gt=keys[1]) & Q(pk__lt=keys[7]) | Q(pk=keys[0])
+        assert await everything.filter(both) == [keys[0], *keys[2:7]]
+        # The keys that a query gives.
+        odd = Stock.objects.filter(count__in=[1, 3, 5])
+        assert await everything.filter(pk__in=odd) == [keys[1], keys[3], keys[5]]
+        assert await everything.exclude(pk__in=odd).count() == 6
+        assert await everything.filter(pk__in=Stock.objects.order_by("-pk")[1:3]) == keys[6:8]
+        assert await everything.filter(pk__in=Stock.objects.filter(shop=1).values("shop", "product")) == keys[:3]
+        assert await Stock.objects.filter(pk__in=odd).update(count=100) == 3
+        assert await Stock.objects.filter(pk__in=odd.none()).delete() == 0
+        assert set(await Stock.objects.filter(count=100).in_bulk([keys[1], keys[2]])) == {keys[1]}
+        # Across a relation that leads to them.
+        first, second = await Stock.objects.get(pk=keys[0]), await Stock.objects.get(pk=keys[4])
+        names = Product.objects.order_by("name").values_list("name", flat=True)
+        assert await names.filter(stock=first) == ["a"]
+        assert await names.filter(stock=keys[5]) == ["c"]
+        assert await names.filter(Q(stock__in=[first, second]) & Q(stock__count__gte=0)) == ["a", "b"]
+        assert await names.exclude(stock=first) == ["b", "c"]
+        assert await names.filter(stock__in=Stock.objects.filter(count=100)) == ["a", "b", "c"]
+        assert await names.filter(stock__in=Stock.objects.filter(pk__gt=keys[7])) == ["c"]
+        assert await names.filter(stock__in=[]) == []
+        assert await names.filter(stock=None) == []
+        for wrong in (5, (1,), (1, None)):
+            with pytest.raises(QueryError, match="is a tuple of 2 values"):
+                await Stock.objects.filter(pk__gt=wrong)
+            with pytest.raises(QueryError, match="is a tuple of 2 values"):
+                await Product.objects.filter(stock=wrong)
+        for query in (Stock.objects.values("shop"), Product.objects.all(), Q(shop=1)):
+            with pytest.raises(QueryError):
+                await Stock.objects.filter(pk__in=query)
+        with pytest.raises(QueryError, match="named one by one"):
+            await Stock.objects.values("pk")
 
 
 async def test_fields_by_annotations(url: str) -> None:

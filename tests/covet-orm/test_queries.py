@@ -512,6 +512,62 @@ async def test_values_of_all_kinds(world: World) -> None:
         query.values(F("name"))  # type: ignore[arg-type]
 
 
+async def test_named_tuples(world: World) -> None:
+    query = Person.objects.order_by("pk")
+    rows = await query.values_list("pk", "name", "team__name", "balance", later=F("age") + 1, named=True)
+    assert [(row.pk, row.name, row.team__name, row.balance, row.later) for row in rows] == [
+        (p.pk, p.name, t.name if (t := world.team_of(p)) else None, p.balance, None if p.age is None else p.age + 1)
+        for p in world.people
+    ]
+    assert rows == await query.values_list("pk", "name", "team__name", "balance", later=F("age") + 1)
+    assert type(rows[0]).__name__ == "Row"
+    assert rows[0]._fields == ("pk", "name", "team__name", "balance", "later")
+    assert (await query.values_list(named=True).first())._fields == tuple(f.attribute for f in Person._meta.fields)  # type: ignore[union-attr]
+    groups = await Person.objects.values_list("active", named=True).annotate(n=Count("*")).order_by("active")
+    assert [(row.active, row.n) for row in groups] == sorted(
+        (flag, len([p for p in world.people if p.active is flag])) for flag in {p.active for p in world.people}
+    )
+    young, old = query.filter(age__lt=21), query.filter(age__gte=21)
+    both = young.values_list("name", named=True).union(old.values_list("name", named=True))
+    assert {row.name for row in await both} == {p.name for p in world.people if p.age is not None}
+    page = await query.values_list("name", named=True).paginate(size=3)
+    assert [row.name for row in page.items] == [p.name for p in world.people[:3]]
+    assert [row.name async for row in query.values_list("name", named=True).iterator(4)] == [
+        p.name for p in world.people
+    ]
+    with pytest.raises(QueryError, match="choose one"):
+        query.values_list("name", flat=True, named=True)
+    with pytest.raises(QueryError, match="another one"):
+        query.values_list("data__in it", named=True)
+
+
+async def test_fields_that_are_left_out(world: World) -> None:
+    p = next(one for one in world.people if one.age is not None and one.team_id is not None)
+    only = await Person.objects.only("name").get(pk=p.pk)
+    assert (only.pk, only.name) == (p.pk, p.name)
+    with pytest.raises(FieldNotLoaded, match="age was not loaded"):
+        only.age
+    without = await Person.objects.defer("name", "data").defer("age").get(pk=p.pk)
+    assert (without.score, without.team_id) == (p.score, p.team_id)
+    for name in ("name", "data", "age"):
+        with pytest.raises(FieldNotLoaded):
+            getattr(without, name)
+    # The key is always read; what is written is not lost for being left out, and nothing else is written.
+    only.name = "changed"
+    await only.save()
+    found = await Person.objects.get(pk=p.pk)
+    assert (found.name, found.age, found.data) == ("changed", p.age, p.data)
+    await without.fetch("age")
+    assert without.age == p.age
+    assert (await without.refresh_from_db()).name == "changed"
+    related = await Person.objects.only("name").select_related("team").get(pk=p.pk)
+    assert related.team == world.team_of(p)
+    query = Person.objects.order_by("pk").only("name").annotate(n=Count("books"))
+    assert [one.n for one in await query] == [len(world.books_of(one)) for one in world.people]  # type: ignore[attr-defined]
+    with pytest.raises(FieldError, match="did you mean 'name'"):
+        Person.objects.only("nmae")
+
+
 async def test_everything_at_once(world: World) -> None:
     """Parameters keep their places through joins, subqueries, groups, windows and orders."""
     chart = CTE(Person.objects.filter(age__gte=-100).values("id", plus=F("age") + 1000), name="plus")

@@ -509,6 +509,37 @@ async def test_a_statement_of_a_with(postgresql: Any) -> None:
         assert [row["id"] for row in await first.fetch_all(db)] == [100, 91]
 
 
+async def test_a_with_writes_and_what_it_wrote_is_read(db: Database) -> None:
+    """Once, in one statement, whether anything reads it or not; the rest of the statement sees the rows as before."""
+    inserted = users.insert({"id": 70, "name": "new"}, {"id": 71, "name": "newer"}).returning("id", "name")
+    updated = users.where("id", "<=", 2).update({"hits": col("hits") + 5}).returning("id", "hits")
+    removed = posts.where("likes", "<", 5).delete().returning("id", "title", "likes")
+    if db.kind != "postgresql":
+        for change in (inserted, updated, removed):
+            with pytest.raises(NotSupported):
+                await QueryBuilder("w").with_("w", change).fetch_all(db)
+        assert await posts.select(count()).fetch_value(db) == 4
+        return
+    rows = await QueryBuilder("w").with_("w", inserted).select("name").order_by("name").fetch_all(db)
+    assert [row["name"] for row in rows] == ["new", "newer"]
+    both = users.with_("w", updated).join("w", "w.id", "=", "users.id").select("users.hits", now="w.hits")
+    assert [tuple(row.values()) for row in await both.order_by("users.id").fetch_all(db)] == [(0, 5), (0, 5)]
+    assert await users.select("hits").where("id", "=", 1).fetch_value(db) == 5
+    # Several at once, one made of another; an upsert as well.
+    moved = users.upsert({"id": 1, "name": "ada", "hits": 9}, conflict=["name"], update=["hits"]).returning("hits")
+    archive = (
+        QueryBuilder("nodes")
+        .insert_from(["id", "name"], QueryBuilder("gone").select(col("id") + 100, "title"))
+        .returning("id")
+    )
+    query = QueryBuilder("kept").with_("gone", removed).with_("kept", archive).with_("moved", moved)
+    assert [row["id"] for row in await query.select("id").order_by("id").fetch_all(db)] == [102, 104]
+    assert await posts.select(count()).fetch_value(db) == 2
+    assert await users.select("hits").where("id", "=", 1).fetch_value(db) == 9
+    with pytest.raises(QueryError, match=r"add returning"):
+        await QueryBuilder("w").with_("w", users.where("id", "=", 1).delete()).fetch_all(db)
+
+
 async def test_a_misspelt_column_is_an_error_on_every_database(db: Database) -> None:
     """SQLite takes "activ" for a text, in double quotes: the condition would hold for no row, and nobody would know."""
     for query in (

@@ -17,11 +17,23 @@ from covet_orm.exceptions import (
     FieldNotLoaded,
     ForeignKeyViolation,
     ModelError,
+    NotSupported,
     QueryError,
     RelationNotLoaded,
     StaleObject,
 )
-from covet_orm.fields import CharField, ForeignKey, IntegerField, ManyToManyField, OneToOneField, VersionField
+from covet_orm.fields import (
+    DO_NOTHING,
+    PROTECT,
+    SET_DEFAULT,
+    SET_NULL,
+    CharField,
+    ForeignKey,
+    IntegerField,
+    ManyToManyField,
+    OneToOneField,
+    VersionField,
+)
 from covet_orm.models import Manager, Model, Registry
 from covet_orm.queries.querysets import QuerySet
 from covet_orm.relations.managers import RelatedManager
@@ -377,6 +389,72 @@ async def test_one_to_one_from_both_sides(db: Database) -> None:
     assert found["y"].cover is None
     await plain.fetch("cover")
     assert plain.cover is None
+
+
+async def test_the_database_does_what_on_delete_says(url: str) -> None:
+    shelf = Registry()
+
+    class Other(Model):
+        class Meta:
+            registry = shelf
+
+    class Kept(Model):
+        protected = ForeignKey(Other, on_delete=PROTECT, null=True, related_name="+")
+        untouched = ForeignKey(Other, on_delete=DO_NOTHING, null=True, related_name="+")
+        emptied = ForeignKey(Other, on_delete=SET_NULL, null=True, related_name="+")
+        unchecked = ForeignKey(Other, db_constraint=False, null=True, related_name="+")
+
+        class Meta:
+            registry = shelf
+
+    class Gone(Model):
+        other = ForeignKey(Other, related_name="+")
+
+        class Meta:
+            registry = shelf
+
+    async with Database(url) as database:
+        await database.create_all(shelf)
+        other = await Other.objects.create()
+        for name in ("protected", "untouched"):
+            held = await Kept.objects.create(**{name: other})
+            with pytest.raises(ForeignKeyViolation):
+                await other.delete()
+            await held.delete()
+        kept = await Kept.objects.create(emptied=other, unchecked=other)
+        await Gone.objects.create(other=other)
+        assert await other.delete() == 1
+        await kept.refresh_from_db()
+        assert (kept.emptied_id, kept.unchecked_id) == (None, other.pk)
+        assert await Gone.objects.count() == 0
+
+
+async def test_the_default_of_a_foreign_key(url: str) -> None:
+    shelf = Registry()
+
+    class Other(Model):
+        class Meta:
+            registry = shelf
+
+    class Child(Model):
+        other = ForeignKey(Other, on_delete=SET_DEFAULT, db_default=1)
+
+        class Meta:
+            registry = shelf
+
+    async with Database(url) as database:
+        await database.open()
+        if database.kind == "mariadb":
+            # It would take the definition, and do as with RESTRICT.
+            with pytest.raises(NotSupported, match=r"Child\.other.*mariadb does not do on_delete=SET_DEFAULT"):
+                await database.create_all(shelf)
+            return
+        await database.create_all(shelf)
+        first, second = await Other.objects.create(), await Other.objects.create()
+        child = await Child.objects.create(other=second)
+        await second.delete()
+        await child.refresh_from_db()
+        assert child.other_id == first.pk
 
 
 def test_a_reverse_name_that_is_taken_is_refused() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -16,6 +17,7 @@ from covet.testing.conformance.faults import at_every_await
 from covet_orm.databases import Database
 from covet_orm.exceptions import FieldError, FieldNotLoaded, ModelError, QueryError, UniqueViolation, ValidationError
 from covet_orm.expressions import F
+from covet_orm.expressions.functions import UUID4
 from covet_orm.fields import (
     BooleanField,
     CharField,
@@ -24,6 +26,7 @@ from covet_orm.fields import (
     GeneratedField,
     IntegerField,
     JSONField,
+    UUIDField,
 )
 from covet_orm.models import Model, Registry
 
@@ -60,11 +63,45 @@ class Score(Model):
         registry = registry
 
 
+class Ticket(Model):
+    """Nothing but a key that the database counts."""
+
+    class Meta:
+        registry = registry
+
+
+class Token(Model):
+    """A key that the database makes up."""
+
+    key = UUIDField(primary_key=True, db_default=UUID4())
+    note = CharField(max_length=10, default="")
+
+    class Meta:
+        registry = registry
+
+
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
     async with Database(url, max_size=4) as database:
         await database.create_all(registry)
         yield database
+
+
+async def test_many_with_nothing_but_a_key(database: Database) -> None:
+    tickets = [Ticket() for _ in range(3)]
+    await Ticket.objects.bulk_create(tickets)
+    assert sorted(await Ticket.objects.values_list("pk", flat=True)) == sorted(ticket.pk for ticket in tickets)
+    assert len({ticket.pk for ticket in tickets}) == 3
+
+
+async def test_many_whose_keys_the_database_makes_up(database: Database) -> None:
+    given = UUID(int=7)
+    tokens = [Token(note="a"), Token(note="b"), Token(key=given, note="c")]
+    await Token.objects.bulk_create(tokens)
+    found = dict(await Token.objects.values_list("note", "key"))
+    assert found == {token.note: token.key for token in tokens}
+    assert found["c"] == given
+    assert all(token.saved and not token.changed_fields() for token in tokens)
 
 
 async def players(count: int = 10) -> list[Player]:

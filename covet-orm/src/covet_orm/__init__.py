@@ -102,6 +102,7 @@ _HOMES = {
         "AutoField",
         "BigAutoField",
         "BigIntegerField",
+        "BigIntegerRangeField",
         "BinaryField",
         "BooleanField",
         "CASCADE",
@@ -110,8 +111,11 @@ _HOMES = {
         "DO_NOTHING",
         "DatabaseDefault",
         "DateField",
+        "DateRangeField",
         "DateTimeField",
+        "DateTimeRangeField",
         "DecimalField",
+        "DecimalRangeField",
         "DurationField",
         "EmailField",
         "EnumField",
@@ -120,8 +124,10 @@ _HOMES = {
         "FloatField",
         "ForeignKey",
         "GeneratedField",
+        "HStoreField",
         "IPAddressField",
         "IntegerField",
+        "IntegerRangeField",
         "JSONField",
         "ManyToManyField",
         "OneToOneField",
@@ -130,6 +136,8 @@ _HOMES = {
         "PositiveIntegerField",
         "PositiveSmallIntegerField",
         "RESTRICT",
+        "Range",
+        "RangeField",
         "SET_DEFAULT",
         "SET_NULL",
         "SlugField",
@@ -271,13 +279,17 @@ if TYPE_CHECKING:
     from covet_orm.fields import AutoField as AutoField
     from covet_orm.fields import BigAutoField as BigAutoField
     from covet_orm.fields import BigIntegerField as BigIntegerField
+    from covet_orm.fields import BigIntegerRangeField as BigIntegerRangeField
     from covet_orm.fields import BinaryField as BinaryField
     from covet_orm.fields import BooleanField as BooleanField
     from covet_orm.fields import CharField as CharField
     from covet_orm.fields import DatabaseDefault as DatabaseDefault
     from covet_orm.fields import DateField as DateField
+    from covet_orm.fields import DateRangeField as DateRangeField
     from covet_orm.fields import DateTimeField as DateTimeField
+    from covet_orm.fields import DateTimeRangeField as DateTimeRangeField
     from covet_orm.fields import DecimalField as DecimalField
+    from covet_orm.fields import DecimalRangeField as DecimalRangeField
     from covet_orm.fields import DurationField as DurationField
     from covet_orm.fields import EmailField as EmailField
     from covet_orm.fields import EnumField as EnumField
@@ -286,7 +298,9 @@ if TYPE_CHECKING:
     from covet_orm.fields import FloatField as FloatField
     from covet_orm.fields import ForeignKey as ForeignKey
     from covet_orm.fields import GeneratedField as GeneratedField
+    from covet_orm.fields import HStoreField as HStoreField
     from covet_orm.fields import IntegerField as IntegerField
+    from covet_orm.fields import IntegerRangeField as IntegerRangeField
     from covet_orm.fields import IPAddressField as IPAddressField
     from covet_orm.fields import JSONField as JSONField
     from covet_orm.fields import ManyToManyField as ManyToManyField
@@ -294,6 +308,8 @@ if TYPE_CHECKING:
     from covet_orm.fields import PositiveBigIntegerField as PositiveBigIntegerField
     from covet_orm.fields import PositiveIntegerField as PositiveIntegerField
     from covet_orm.fields import PositiveSmallIntegerField as PositiveSmallIntegerField
+    from covet_orm.fields import Range as Range
+    from covet_orm.fields import RangeField as RangeField
     from covet_orm.fields import SlugField as SlugField
     from covet_orm.fields import SmallAutoField as SmallAutoField
     from covet_orm.fields import SmallIntegerField as SmallIntegerField

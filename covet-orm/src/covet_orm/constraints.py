@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import Grouping
 from covet_orm.exceptions import ModelError
 from covet_orm.expressions.base import Expression
 from covet_orm.expressions.conditions import Condition
+from covet_orm.fields.options import Deferrable
 from covet_orm.indexes import Definition, Index, Indexed, column_name, without_order
 from covet_orm.models.definitions import DefinedExpression, columns_of
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from covet_orm.models.options import Options
 
 __all__ = ["CheckConstraint", "Deferrable", "ExclusionConstraint", "UniqueConstraint"]
-
-Deferrable = Literal["deferred", "immediate"]
-"""When a constraint that can be deferred is checked, unless a transaction says otherwise: at its end, or at once."""
 
 
 class UniqueConstraint(Index):

@@ -42,7 +42,7 @@ async def table_names(database: Database) -> set[str]:
     return {row[0] for row in (await database.query(TABLES[database.kind])).rows}
 
 
-async def create_all(database: Database, registry: Registry | None) -> list[str]:
+async def create_all(database: Database, registry: Registry | None, *, extensions: Sequence[str] = ()) -> list[str]:
     """Create the tables of the models that live in a database and are not there; their names.
 
     Several processes may do so at once: one of them creates. PostgreSQL and SQLite create all tables or none; MySQL and
@@ -50,8 +50,14 @@ async def create_all(database: Database, registry: Registry | None) -> list[str]
 
     Cancelled, it leaves what a killed process would.
 
+    Args:
+        database: where.
+        registry: whose models.
+        extensions: those of PostgreSQL that are to be there as well; elsewhere nothing.
+
     Raises:
         ModelError: a model is not declared as one can be.
+        ProgrammingError: there is no such extension, or the user may not create it.
         NotSupported: the database cannot have a field, an index or a constraint; nothing was created.
         LockTimeout: somebody else has created tables for a minute (MySQL, MariaDB).
     """
@@ -59,20 +65,28 @@ async def create_all(database: Database, registry: Registry | None) -> list[str]
     models = _models(database, registry)
     tables = _tables(models, registry)
     check_supported(database.kind, models)
-    return await create_tables(database, [*tables, *(store.table for store in database.store_tables.values())])
+    stores = [store.table for store in database.store_tables.values()]
+    return await create_tables(database, [*tables, *stores], extensions=extensions)
 
 
-async def create_tables(database: Database, tables: Sequence[sqlalchemy.Table]) -> list[str]:
+async def create_tables(
+    database: Database, tables: Sequence[sqlalchemy.Table], *, extensions: Sequence[str] = ()
+) -> list[str]:
     """Create those tables of some that are not there, as `create_all` does; their names.
 
     Args:
         database: an open one.
         tables: each after those that it refers to.
+        extensions: as of `create_all`.
 
     Raises:
-        LockTimeout: as `create_all`.
+        LockTimeout, ProgrammingError: as `create_all`.
     """
     async with _alone(database):
+        if database.kind == "postgresql":
+            quote = dialect_of(database.kind).identifier_preparer.quote_identifier
+            for name in extensions:
+                await database.script(f"CREATE EXTENSION IF NOT EXISTS {quote(name)}")
         there = await table_names(database)
         missing = [table for table in tables if table.name not in there]
         for statement in statements(database.kind, missing, create=True):

@@ -11,7 +11,7 @@ from uuid import UUID
 from declarations import Address, Annotations, Colour, Everything, Profile, Team, User
 
 from covet_orm.expressions import ColumnReference, Condition, Ordering
-from covet_orm.fields import StoredFile
+from covet_orm.fields import Range, StoredFile
 
 
 def of_an_instance(user: User, profile: Profile) -> None:
@@ -55,6 +55,12 @@ def of_every_kind(it: Everything) -> None:
     assert_type(it.address_or_none, Address | None)
     assert_type(it.scores, list[int])
     assert_type(it.scores_or_none, list[int | None] | None)
+    assert_type(it.span, Range[int])
+    assert_type(it.span.lower, int | None)
+    assert_type(it.price_span, Range[Decimal] | None)
+    assert_type(it.during, Range[dt.datetime])
+    assert_type(it.nights, Range[dt.date] | None)
+    assert_type(it.labels, dict[str, str | None])
     assert_type(it.ip, IPv4Address | IPv6Address)
     assert_type(it.photo, StoredFile | None)
     assert_type(it.total, int)

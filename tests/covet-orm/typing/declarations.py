@@ -20,8 +20,11 @@ from covet_orm.fields import (
     BooleanField,
     CharField,
     DateField,
+    DateRangeField,
     DateTimeField,
+    DateTimeRangeField,
     DecimalField,
+    DecimalRangeField,
     DurationField,
     EmailField,
     EnumField,
@@ -29,7 +32,9 @@ from covet_orm.fields import (
     FloatField,
     ForeignKey,
     GeneratedField,
+    HStoreField,
     IntegerField,
+    IntegerRangeField,
     IPAddressField,
     JSONField,
     ManyToManyField,
@@ -127,6 +132,11 @@ class Everything(Model):
     scores = ArrayField(IntegerField())
     scores_or_none = ArrayField(IntegerField(null=True), null=True)
     ip = IPAddressField()
+    span = IntegerRangeField()
+    price_span = DecimalRangeField(null=True)
+    during = DateTimeRangeField(timezone=False)
+    nights = DateRangeField(null=True)
+    labels = HStoreField()
     photo = FileField(null=True)
     total = GeneratedField(F("small") * F("positive"), IntegerField())
 

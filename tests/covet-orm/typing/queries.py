@@ -28,6 +28,13 @@ async def asked() -> None:
     assert_type(await User.objects.filter(age=3).last(), User | None)
     assert_type(await User.objects.filter(age=3).count(), int)
     assert_type(await User.objects.filter(age=3).exists(), bool)
+    assert_type(await User.objects.filter(age=3).update(age=4), int)
+    assert_type(await User.objects.filter(age=3).update_returning(age=4), list[User])
+    assert_type(await User.objects.delete_returning(), list[User])
+    assert_type(await User.objects.bulk_create([User(username="eve")]), list[User])
+    assert_type(await User.objects.get_or_create(username="eve"), tuple[User, bool])
+    assert_type(User.objects.select_subclasses(), QuerySet[User])
+    assert_type(User.objects.all().select_subclasses().filter(age=3), QuerySet[User])
     async for user in User.objects.filter(age__gt=3):
         assert_type(user, User)
         assert_type(user.age, int)

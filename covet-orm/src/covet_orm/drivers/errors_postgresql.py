@@ -10,8 +10,8 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
-from asyncpg.exceptions import DataError as PostgresDataError
 from asyncpg.exceptions import (
+    ConnectionDoesNotExistError,
     InterfaceError,
     InternalClientError,
     InvalidCachedStatementError,
@@ -20,8 +20,10 @@ from asyncpg.exceptions import (
     ProtocolError,
     TargetServerAttributeNotMatched,
 )
+from asyncpg.exceptions import DataError as PostgresDataError
 
 from covet_orm.drivers.errors import not_in_use_twice, unavailable, violation
+from covet_orm.drivers.extensions_postgresql import advice
 from covet_orm.exceptions import (
     CheckViolation,
     ConnectionLost,
@@ -45,6 +47,10 @@ from covet_orm.urls import Target
 __all__ = ["translate", "translate_connect"]
 
 PGBOUNCER = "behind a PgBouncer in transaction mode, the option pgbouncer=true is needed"
+TAKES_NONE = (
+    "PgBouncer passes no such setting of a session on: take it out here, and set it with ALTER ROLE ... SET on the "
+    "server"
+)
 BROKE = "the connection to the server broke while the statement ran; whether it had an effect is not known"
 VIOLATIONS: dict[str, type[IntegrityError]] = {
     "23000": IntegrityError,
@@ -108,6 +114,12 @@ FAMILIES: dict[str, tuple[type[DatabaseError], str]] = {
 }
 """By the first two characters of an SQLSTATE. Where the words are empty, the server's own stand there: what they cite
 is the statement, which holds no values, as parameters go beside it."""
+BOUNCED = {
+    "query_wait_timeout": "none of PgBouncer's connections to the server became free within its query_wait_timeout; "
+    "nothing was sent to the server",
+    "server login has been failing": "PgBouncer cannot connect to the server; nothing was sent to it",
+}
+"""What PgBouncer says when it ends a connection whose statement it passed on to no server."""
 
 
 def translate(error: BaseException, statement: str, params: Sequence[Any] = ()) -> DatabaseError | None:
@@ -125,6 +137,10 @@ def translate(error: BaseException, statement: str, params: Sequence[Any] = ()) 
             statement=statement,
         )
     if isinstance(error, PostgresError):
+        if isinstance(error, ConnectionDoesNotExistError):
+            for sign, words in BOUNCED.items():
+                if sign in str(error):
+                    return ConnectionLost(words, code=error.sqlstate or "", statement=statement, sent=False)
         # What asyncpg itself finds wrong with a parameter has the class of a server's error, and nothing in it.
         own = isinstance(error, PostgresDataError) and error.severity is None
         return _of_parameter(error, statement, params) if own else _of_server(error, statement)
@@ -154,7 +170,9 @@ def translate(error: BaseException, statement: str, params: Sequence[Any] = ()) 
     return None
 
 
-def translate_connect(error: BaseException, target: Target, timeout: float) -> DatabaseUnavailable | None:
+def translate_connect(
+    error: BaseException, target: Target, timeout: float, *, pgbouncer: bool = False
+) -> DatabaseUnavailable | None:
     """What an error is that asyncpg raised instead of a connection; None for what is none of a database."""
     if isinstance(error, TimeoutError):
         return unavailable(target, f"no answer in {timeout:g} seconds (connect_timeout)")
@@ -170,7 +188,7 @@ def translate_connect(error: BaseException, target: Target, timeout: float) -> D
         told = str(error.args[0] if error.args else code)
         reason = reasons.get(code) or f"the server refused: {told}"
         if "unsupported startup parameter" in told:
-            reason += f"; {PGBOUNCER}"
+            reason += f"; {TAKES_NONE if pgbouncer else PGBOUNCER}"
         return unavailable(target, f"{reason} ({code})" if code else reason, code=code)
     if isinstance(error, TargetServerAttributeNotMatched):
         return unavailable(target, "no host is what target_session_attrs asks for")
@@ -200,7 +218,7 @@ def _of_server(error: PostgresError, statement: str) -> DatabaseError:
     fault, words = FAULTS.get(code) or FAMILIES.get(code[:2], (DatabaseError, ""))
     words = words or str(error.args[0] if error.args else "the server refused the statement")
     column = f"{error.table_name}.{error.column_name}: " if error.table_name and error.column_name else ""
-    return fault(f"{column}{words} ({code})", code=code, statement=statement)
+    return fault(f"{column}{words} ({code}){advice(code, words)}", code=code, statement=statement)
 
 
 def _columns(error: PostgresError) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 Placeholders are `$1`, `$2`, ... What asyncpg takes and gives: int, float, bool, str, bytes, `Decimal` (numeric),
 `UUID`, `date`, `time`, `datetime` (aware, in UTC, for timestamptz; naive for timestamp), `timedelta` (interval),
-`ipaddress` objects (inet, cidr), lists (arrays), `asyncpg.Range`; json and jsonb are text both ways, for whoever
-encodes it. Every session has the time zone UTC.
+`ipaddress` objects (inet, cidr), lists (arrays), `asyncpg.Range`, dicts of texts (hstore); json and jsonb are text both
+ways, for whoever encodes it. Every session has the time zone UTC.
 
 A cancelled statement leaves its connection busy for good: the server is asked to cancel it, and whether that request
 arrives before or after its end cannot be known. `close` waits for the answer and then ends the session, so that the
@@ -21,6 +21,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from secrets import token_hex
 from typing import Any
 
 from anyio import move_on_after
@@ -31,7 +32,13 @@ from covet_orm.drivers.errors import interrupted, not_in_use_twice
 from covet_orm.drivers.options import PostgreSQLOptions
 from covet_orm.drivers.protocol import Connection, Inserted, Row, Rows, SessionState
 from covet_orm.drivers.tls import tls_context
-from covet_orm.exceptions import ConnectionLost, DatabaseError, DatabaseUnavailable, ProgrammingError
+from covet_orm.exceptions import (
+    ConnectionLost,
+    DatabaseError,
+    DatabaseUnavailable,
+    ProgrammingError,
+    ReadOnlyDatabase,
+)
 from covet_orm.urls import Host, Target
 
 try:
@@ -48,12 +55,46 @@ __all__ = ["PostgreSQLConnection", "PostgreSQLDriver"]
 logger = logging.getLogger("covet.orm")
 CLOSE_SECONDS = 5.0
 PING = "SELECT 1"
+ROLE = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
 numbers = itertools.count(1)
 cursors = itertools.count(1)
 
 REST, FAILED, BUSY, BROKEN = range(4)
 """What the last statement left. asyncpg tells whether the session is in a transaction, and not whether that has failed;
 it has when the server refused a statement inside of it, until one succeeds, which can only be a rollback."""
+
+
+class Session(asyncpg.Connection):
+    """asyncpg's connection, whose prepared statements and portals have names that no other has.
+
+    asyncpg counts them from 1 in each process. Behind a PgBouncer in transaction mode without the option `pgbouncer`,
+    the statement of that name may be another process's, and the server would run it in place of one's own, without an
+    error. A name that the server does not know, it refuses.
+    """
+
+    __slots__ = ("_token",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._token = token_hex(4)
+
+    def _get_unique_id(self, prefix: str) -> str:
+        inherited: Any = super()
+        return f"{inherited._get_unique_id(prefix)}{self._token}"
+
+    async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:
+        """What asyncpg asks the server of types that it has not met yet. It knows hstore, and has to be told which type
+        that is: one of an extension has another number in each database."""
+        inherited: Any = super()
+        found = await inherited._introspect_types(typeoids, timeout)
+        for told in found[0]:
+            if told["name"] == "hstore" and told["kind"] == b"b":
+                itself: Any = self
+                settings = itself._protocol.get_settings()
+                settings.set_builtin_type_codec(
+                    told["oid"], "hstore", told["ns"], "scalar", "pg_contrib.hstore", "binary"
+                )
+        return found
 
 
 class PostgreSQLConnection:
@@ -66,9 +107,9 @@ class PostgreSQLConnection:
         raw: the connection of asyncpg, for what only PostgreSQL has: COPY, LISTEN.
     """
 
-    __slots__ = ("_fetch", "_pgbouncer", "_phase", "number", "raw", "server_id", "statement")
+    __slots__ = ("_fetch", "_pgbouncer", "_phase", "_writes", "number", "raw", "server_id", "statement")
 
-    def __init__(self, raw: Any, *, pgbouncer: bool = False) -> None:
+    def __init__(self, raw: Any, *, pgbouncer: bool = False, writes: bool = False) -> None:
         self.raw = raw
         self.number = next(numbers)
         self.server_id: int | None = raw.get_server_pid()
@@ -76,6 +117,7 @@ class PostgreSQLConnection:
         self._fetch = raw.fetch
         self._phase = REST
         self._pgbouncer = pgbouncer
+        self._writes = writes
 
     @property
     def state(self) -> SessionState:
@@ -267,7 +309,19 @@ class PostgreSQLConnection:
         translated = translate(error, sql, params)
         if translated is None:
             raise error
+        if isinstance(translated, ReadOnlyDatabase) and self._is_demoted():
+            # It answers whatever it is asked, and would be used again and again.
+            self.terminate()
         return translated
+
+    def _is_demoted(self) -> bool:
+        """Whether a write was refused for what the server is, and not because its transaction only reads."""
+        if not self._writes:
+            return False
+        told = self.raw.get_settings()
+        if "on" in (getattr(told, "in_hot_standby", ""), getattr(told, "default_transaction_read_only", "")):
+            return True
+        return not self.raw.is_in_transaction()
 
     async def _prepared(self, sql: str) -> Any:
         """A prepared statement, with its exchange ended: see `_settle`."""
@@ -315,8 +369,11 @@ class PostgreSQLDriver:
     """Makes connections to PostgreSQL.
 
     Args:
-        target: where the database is. Several hosts are tried in their order, each for `connect_timeout`.
+        target: where the database is. Several hosts are tried in their order, each for `connect_timeout`; where the one
+            that takes writes is looked for, first the one that did last.
         options: the settings of the session.
+        writes: whether a server that refuses to write is to be left, unless the options are for reading: a connection
+            that learns of it is cut. Not so for a replica.
 
     Raises:
         ConfigurationError: the files for TLS cannot be used.
@@ -325,50 +382,64 @@ class PostgreSQLDriver:
         kind: `postgresql`.
     """
 
-    def __init__(self, target: Target, options: PostgreSQLOptions | None = None) -> None:
+    def __init__(self, target: Target, options: PostgreSQLOptions | None = None, *, writes: bool = True) -> None:
         self.kind = "postgresql"
         self.target = target
-        self.options = options or PostgreSQLOptions()
-        self._arguments = _arguments(target, self.options)
+        self.options = options = options or PostgreSQLOptions()
+        self._arguments = _arguments(target, options)
+        self._writes = writes and not options.only_reads
+        chosen = len(target.hosts) > 1 and self._writes and not options.pgbouncer
+        self._wanted = options.target_session_attrs or ("read-write" if chosen else "any")
+        self._hosts = list(target.hosts)
 
     async def connect(self) -> PostgreSQLConnection:
         """A new connection to the first host that has one.
 
         Raises:
-            DatabaseUnavailable: no host gave one.
+            DatabaseUnavailable: no host gave one, or none is what `target_session_attrs` asks for.
         """
-        wanted = self.options.target_session_attrs
+        wanted = self._wanted
         refusals: list[tuple[Host, Exception]] = []
         for attribute in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
-            for host in self.target.hosts:
+            for host in tuple(self._hosts):
                 try:
                     arguments = {**self._arguments, "target_session_attrs": attribute}
                     raw = await asyncpg.connect(host=host.name, port=host.port, **arguments)
                 except Exception as error:  # noqa: BLE001 - raised when the last host has refused
                     refusals.append((host, error))
                 else:
-                    return PostgreSQLConnection(raw, pgbouncer=self.options.pgbouncer)
+                    if wanted in ("primary", "read-write") and host != self._hosts[0]:
+                        self._hosts.remove(host)
+                        self._hosts.insert(0, host)
+                    return PostgreSQLConnection(raw, pgbouncer=self.options.pgbouncer, writes=self._writes)
         raise self._unavailable(refusals)
 
     async def ping(self, connection: Connection) -> None:
-        """Return when the connection still works.
+        """Return when the connection still works, and its server is what `target_session_attrs` asks for.
 
         Raises:
-            ConnectionLost: it does not.
+            ConnectionLost: it does not, or is not.
         """
+        wanted = self._wanted
         try:
-            await connection.script(PING)
+            if wanted in ("any", "prefer-standby"):
+                await connection.script(PING)
+                return
+            replica, read_only = (await connection.fetch(ROLE))[0]
         except DatabaseError as error:
             if isinstance(error, ConnectionLost):
                 raise
             raise ConnectionLost(f"the connection does not answer: {error}", code=error.code) from error
+        if {"primary": replica, "standby": not replica, "read-write": read_only, "read-only": not read_only}[wanted]:
+            raise ConnectionLost(f"the server is not {wanted} any more (target_session_attrs)", sent=False)
 
     def _unavailable(self, refusals: list[tuple[Host, Exception]]) -> Exception:
         """One error for what the hosts said; the first of them is its cause."""
         seconds = self.options.connect_timeout
         errors: list[DatabaseUnavailable] = []
         for host, error in refusals:
-            translated = translate_connect(error, structs.replace(self.target, hosts=(host,)), seconds)
+            target = structs.replace(self.target, hosts=(host,))
+            translated = translate_connect(error, target, seconds, pgbouncer=self.options.pgbouncer)
             if translated is None:
                 return error
             translated.__cause__ = error
@@ -397,6 +468,7 @@ def _arguments(target: Target, options: PostgreSQLOptions) -> dict[str, Any]:
     # asyncpg looks for certificates of its own in the home directory; a context is taken as it is.
     tls: Any = options.tls if options.tls in ("disable", "prefer") else tls_context(options)
     return {
+        "connection_class": Session,
         "user": target.user or None,
         "password": target.password,
         "database": target.database or None,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, func
-from sqlalchemy.dialects.mysql import CHAR, DATETIME, TIME
+from sqlalchemy.dialects.mysql import DATETIME, TIME
 
-from covet_orm.exceptions import QueryError
+from covet_orm.exceptions import NotSupported
 from covet_orm.expressions.base import Add, Expression, field_key, named_expression
 from covet_orm.fields.inference import decimal_places, family, plain_field
-from covet_orm.queries.arithmetic import as_double
+from covet_orm.queries.arithmetic import as_double, rounded
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -95,7 +95,7 @@ def cast_to(scope: Scope, element: ColumnElement[Any], of: Field[Any], to: Field
     """The SQL of a cast from the type of one field to that of another.
 
     Raises:
-        QueryError: there is no such cast on this database.
+        NotSupported: there is no such cast on this database.
     """
     if scope.kind == "postgresql":
         if family(of) == "float" and family(to) == "integer":
@@ -115,6 +115,12 @@ def cast_to(scope: Scope, element: ColumnElement[Any], of: Field[Any], to: Field
         return element != sqlalchemy.literal_column("0")
     if scope.kind == "sqlite":
         return _cast_on_sqlite(element, before, kind, to)
+    if kind == "uuid" and before == "text":
+        # Sixteen bytes there.
+        digits = func.replace(element, *(sqlalchemy.literal_column(text) for text in ("'-'", "''")))
+        return func.unhex(digits, type_=to.column_type())
+    if kind == "integer" and before == "float":
+        element = rounded(scope, element, of, 0)
     types: dict[str, Any] = {
         "date": sqlalchemy.Date(),
         "datetime": DATETIME(fsp=6),
@@ -123,15 +129,18 @@ def cast_to(scope: Scope, element: ColumnElement[Any], of: Field[Any], to: Field
         "integer": sqlalchemy.Integer(),
         "time": TIME(fsp=6),
         "binary": sqlalchemy.LargeBinary(),
-        "uuid": CHAR(36),
     }
     if kind not in types:
-        raise QueryError(f"{scope.kind} has no cast to {kind}")
+        if kind == before:
+            return element
+        raise NotSupported(f"{scope.kind} has no cast from {before} to {kind}; PostgreSQL has casts between most types")
     return sqlalchemy.cast(element, types[kind])
 
 
 def _cast_on_sqlite(element: ColumnElement[Any], before: str, kind: str, to: Field[Any]) -> ColumnElement[Any]:
     """SQLite keeps dates and times as texts of a form, of which a cast cuts out a part."""
+    if kind == "array":
+        raise NotSupported("sqlite has no arrays; PostgreSQL has, and a JSONField keeps lists on every database")
     if kind in ("integer", "duration"):
         number = sqlalchemy.cast(element, sqlalchemy.REAL()) if before in ("text", "decimal", "float") else element
         rounded = func.round(number) if before in ("decimal", "float") else number

@@ -98,6 +98,24 @@ class Ordered(Aggregate[T]):
             return letter.upper() if one.descending else letter, one.expression.build(scope)
         return one.build(scope)
 
+    def require_own_order(self, *, as_it_is: bool = True) -> None:
+        """Check what PostgreSQL wants of values that are each taken once: to be ordered by themselves alone.
+
+        Args:
+            as_it_is: whether the values are collected as they are, and not made text.
+
+        Raises:
+            NotSupported: they are ordered by something else.
+        """
+        if not self.distinct or not self.order_by:
+            return
+        own = shape_of(self.arguments[0])
+        if not as_it_is or any(shape_of(one.expression) != own for one in self.order_by):
+            raise NotSupported(
+                f"{self!r}: PostgreSQL orders values that are taken once by themselves alone, as the text or the array "
+                "holds them; take them all, or collect what a query with distinct() gives"
+            )
+
     def collected(self, name: str, value: Any, separator: Any, order: list[Any]) -> ColumnElement[Any]:
         """The call of the function that collects values on SQLite."""
         letters = sqlalchemy.literal("".join(letter for letter, _ in order), Text())
@@ -144,6 +162,7 @@ class StringAgg(Ordered[str]):
         if scope.kind == "sqlite":
             return self.collected("covet_string_agg", text, delimiter, order)
         if scope.kind == "postgresql":
+            self.require_own_order(as_it_is=family(self.arguments[0].output(scope)) == "text")
             return in_order(func.string_agg(sqlalchemy.distinct(text) if self.distinct else text, delimiter), order)
         return GroupConcat(text, delimiter, *flat(order), distinct=self.distinct)
 
@@ -160,6 +179,7 @@ class ArrayAgg(Ordered[Any]):
     def of_arguments(self, scope: Scope, arguments: list[ColumnElement[Any]], order: list[Any]) -> Any:
         if scope.kind != "postgresql":
             raise NotSupported(f"{scope.kind} has no arrays; PostgreSQL has, and JSONArrayAgg makes lists everywhere")
+        self.require_own_order()
         return in_order(super().of_arguments(scope, arguments, order), order)
 
     def output(self, scope: Scope) -> Field[Any]:
@@ -200,6 +220,14 @@ def ordering(one: Any) -> Ordering:
     if isinstance(one, str):
         return Ordering(F(one.removeprefix("-")), descending=one.startswith("-"))
     return Ordering(named_expression(one))
+
+
+def shape_of(expression: Expression[Any]) -> tuple[list[Any], list[Any]]:
+    """What tells whether two expressions are the same, values included."""
+    key: list[Any] = []
+    values: list[Any] = []
+    expression.shape(key.append, values.append)
+    return key, values
 
 
 def in_order(function: Any, order: list[Any]) -> Any:

@@ -9,6 +9,7 @@ from covet_orm.fields.dates import DateField, DateTimeField, DurationField, Time
 from covet_orm.fields.enums import EnumField
 from covet_orm.fields.files import FileField, StoredFile
 from covet_orm.fields.generated import GeneratedField
+from covet_orm.fields.hstores import HStoreField
 from covet_orm.fields.json import JSONField
 from covet_orm.fields.networks import IPAddressField
 from covet_orm.fields.numbers import (
@@ -24,6 +25,15 @@ from covet_orm.fields.numbers import (
     PositiveSmallIntegerField,
     SmallAutoField,
     SmallIntegerField,
+)
+from covet_orm.fields.range_values import Range
+from covet_orm.fields.ranges import (
+    BigIntegerRangeField,
+    DateRangeField,
+    DateTimeRangeField,
+    DecimalRangeField,
+    IntegerRangeField,
+    RangeField,
 )
 from covet_orm.fields.related import (
     CASCADE,
@@ -53,13 +63,17 @@ __all__ = [
     "AutoField",
     "BigAutoField",
     "BigIntegerField",
+    "BigIntegerRangeField",
     "BinaryField",
     "BooleanField",
     "CharField",
     "DatabaseDefault",
     "DateField",
+    "DateRangeField",
     "DateTimeField",
+    "DateTimeRangeField",
     "DecimalField",
+    "DecimalRangeField",
     "DurationField",
     "EmailField",
     "EnumField",
@@ -68,14 +82,18 @@ __all__ = [
     "FloatField",
     "ForeignKey",
     "GeneratedField",
+    "HStoreField",
     "IPAddressField",
     "IntegerField",
+    "IntegerRangeField",
     "JSONField",
     "ManyToManyField",
     "OneToOneField",
     "PositiveBigIntegerField",
     "PositiveIntegerField",
     "PositiveSmallIntegerField",
+    "Range",
+    "RangeField",
     "SlugField",
     "SmallAutoField",
     "SmallIntegerField",

@@ -104,7 +104,8 @@ class ArrayField(Field[T]):
     def loader(self, kind: str) -> Convert | None:
         each = self.base.loader(kind)
         if each is None:
-            return None
+            # The row is kept, and a list of its own makes a change in place a change.
+            return list
         return lambda value: [None if one is None else each(one) for one in value]
 
     def validate(self, value: Any) -> list[str]:

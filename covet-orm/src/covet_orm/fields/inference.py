@@ -18,9 +18,11 @@ from covet_orm.fields.arrays import ArrayField
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.binary import BinaryField
 from covet_orm.fields.dates import DateField, DateTimeField, DurationField, TimeField
+from covet_orm.fields.hstores import HStoreField
 from covet_orm.fields.json import JSONField
 from covet_orm.fields.networks import IPAddressField
 from covet_orm.fields.numbers import BigIntegerField, BooleanField, DecimalField, FloatField, IntegerField
+from covet_orm.fields.ranges import RangeField
 from covet_orm.fields.text import TextField
 from covet_orm.fields.uuids import UUIDField
 
@@ -57,9 +59,11 @@ Family = Literal[
     "decimal",
     "duration",
     "float",
+    "hstore",
     "integer",
     "json",
     "other",
+    "range",
     "text",
     "time",
     "uuid",
@@ -220,6 +224,8 @@ def family(field: Field[Any]) -> Family:
 
 FIELDS: tuple[tuple[type[Field[Any]], Family], ...] = (
     (JSONField, "json"),
+    (HStoreField, "hstore"),
+    (RangeField, "range"),
     (ArrayField, "array"),
     (DateTimeField, "datetime"),
     (DateField, "date"),

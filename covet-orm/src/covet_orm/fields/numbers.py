@@ -203,7 +203,8 @@ class SmallAutoField(AutoField[T]):
         def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return sqlalchemy.SmallInteger()
+        # As for BigAutoField: a column of another type would count nothing on SQLite.
+        return sqlalchemy.SmallInteger().with_variant(sqlalchemy.Integer(), "sqlite")
 
 
 class BigAutoField(AutoField[T]):
@@ -322,7 +323,13 @@ class DecimalField(Field[T]):
         return cast("T", self._exact(value))
 
     def binder(self, kind: str) -> Convert:
-        exact = self._exact
+        slow, step, before = self._exact, self._step, self.max_digits - self.decimal_places
+
+        def exact(value: Any) -> Decimal:
+            # As most are: with the places of the column, and not beyond it.
+            fits = type(value) is Decimal and value.same_quantum(step) and value.adjusted() < before
+            return value if fits else slow(value)
+
         if kind != "sqlite":
             return exact
         if self.max_digits <= SQLITE_DIGITS:
@@ -339,8 +346,8 @@ class DecimalField(Field[T]):
     def loader(self, kind: str) -> Convert | None:
         if kind != "sqlite":
             return None
-        places = self.decimal_places
-        return lambda value: Decimal(f"{value:.{places}f}")
+        text = f"%.{self.decimal_places}f"
+        return lambda value: Decimal(text % value)
 
     def _exact(self, value: Any) -> Decimal:
         if isinstance(value, float):

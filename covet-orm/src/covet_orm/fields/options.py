@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from covet_orm.fields.base import Validator
 
-__all__ = ["FieldOptions"]
+__all__ = ["Deferrable", "FieldOptions"]
+
+Deferrable = Literal["deferred", "immediate"]
+"""When a constraint that can be deferred is checked, unless a transaction says otherwise: at its end, or at once."""
 
 
 class FieldOptions(TypedDict, total=False):

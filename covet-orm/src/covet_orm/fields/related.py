@@ -10,7 +10,7 @@ import sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import UNSET, Convert, Field
-from covet_orm.fields.options import FieldOptions
+from covet_orm.fields.options import Deferrable, FieldOptions
 from covet_orm.models.relations import Hop, Relation
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ PROTECT: OnDelete = "PROTECT"
 SET_NULL: OnDelete = "SET NULL"
 """Its foreign key becomes NULL."""
 SET_DEFAULT: OnDelete = "SET DEFAULT"
-"""Its foreign key gets the column's `db_default`."""
+"""Its foreign key gets the column's `db_default` (PostgreSQL, SQLite)."""
 DO_NOTHING: OnDelete = "NO ACTION"
 """The database checks at the end of the statement, or of the transaction where the constraint is deferred."""
 
@@ -121,6 +121,9 @@ class ForeignKey(RelatedField[T]):
         related_name: what the relation is called from the other side: `author.books`; `+` for nothing there. By default
             the name of this model with `_set`.
         db_constraint: whether the database checks that the other row is there.
+        deferrable: when it checks, if that can wait: `deferred` at the end of the transaction, `immediate` at once
+            unless the transaction says otherwise (PostgreSQL, SQLite). What deleting the other row does, does not
+            wait; RESTRICT forbids it at once, DO_NOTHING leaves it to the check.
     """
 
     kind = "foreign key"
@@ -134,6 +137,7 @@ class ForeignKey(RelatedField[T]):
         on_delete: OnDelete = ...,
         related_name: str | None = ...,
         db_constraint: bool = ...,
+        deferrable: Deferrable | None = ...,
         null: Literal[False] = False,
         **options: Unpack[FieldOptions],
     ) -> None: ...
@@ -145,6 +149,7 @@ class ForeignKey(RelatedField[T]):
         on_delete: OnDelete = ...,
         related_name: str | None = ...,
         db_constraint: bool = ...,
+        deferrable: Deferrable | None = ...,
         null: Literal[True],
         **options: Unpack[FieldOptions],
     ) -> None: ...
@@ -156,6 +161,7 @@ class ForeignKey(RelatedField[T]):
         on_delete: OnDelete = ...,
         related_name: str | None = ...,
         db_constraint: bool = ...,
+        deferrable: Deferrable | None = ...,
         null: bool = ...,
         **options: Unpack[FieldOptions],
     ) -> None: ...
@@ -166,6 +172,7 @@ class ForeignKey(RelatedField[T]):
         on_delete: OnDelete = CASCADE,
         related_name: str | None = None,
         db_constraint: bool = True,
+        deferrable: Deferrable | None = None,
         null: bool = False,
         **options: Any,
     ) -> None:
@@ -173,6 +180,9 @@ class ForeignKey(RelatedField[T]):
             raise ModelError("a foreign key with on_delete=SET_NULL needs null=True")
         if on_delete == SET_DEFAULT and options.get("db_default", UNSET) is UNSET:
             raise ModelError("a foreign key with on_delete=SET_DEFAULT needs a db_default")
+        if deferrable is not None and not db_constraint:
+            raise ModelError("a foreign key with db_constraint=False has no check that could be deferrable")
+        self.deferrable: Deferrable | None = deferrable
         self.on_delete: OnDelete = RESTRICT if on_delete == PROTECT else on_delete
         self.db_constraint = db_constraint
         options.setdefault("db_index", not options.get("unique", False))
@@ -207,6 +217,15 @@ class ForeignKey(RelatedField[T]):
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return self.remote.column_type()
+
+    def unsupported(self, kind: str) -> str:
+        if kind in ("mysql", "mariadb") and self.on_delete == SET_DEFAULT and self.db_constraint:
+            # InnoDB takes the words of the definition, and then forbids the deletion (MariaDB's documentation, "Foreign
+            # Keys").
+            return f"{kind} does not do on_delete=SET_DEFAULT; PostgreSQL and SQLite do, and SET_NULL all of them"
+        if self.deferrable is not None and kind in ("mysql", "mariadb"):
+            return f"{kind} has no foreign keys that are deferrable; PostgreSQL and SQLite have"
+        return ""
 
     def to_python(self, value: Any) -> T:
         return cast("T", self._key(value))
@@ -273,6 +292,7 @@ class OneToOneField(ForeignKey[T]):
             on_delete: OnDelete = ...,
             related_name: str | None = ...,
             db_constraint: bool = ...,
+            deferrable: Deferrable | None = ...,
             null: Literal[False] = False,
             **options: Unpack[FieldOptions],
         ) -> None: ...
@@ -284,6 +304,7 @@ class OneToOneField(ForeignKey[T]):
             on_delete: OnDelete = ...,
             related_name: str | None = ...,
             db_constraint: bool = ...,
+            deferrable: Deferrable | None = ...,
             null: Literal[True],
             **options: Unpack[FieldOptions],
         ) -> None: ...
@@ -295,6 +316,7 @@ class OneToOneField(ForeignKey[T]):
             on_delete: OnDelete = ...,
             related_name: str | None = ...,
             db_constraint: bool = ...,
+            deferrable: Deferrable | None = ...,
             null: bool = ...,
             **options: Unpack[FieldOptions],
         ) -> None: ...

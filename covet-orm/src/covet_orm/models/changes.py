@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from covet_orm.expressions.base import Expression
 from covet_orm.queries.sources import Source
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def changed(instance: Any) -> list[Field[Any]]:
         if value is raw:
             continue
         before = raw if raw is None or load is None else load(raw)
-        if field.differs(before, value):
+        # What an expression gives, nobody knows here.
+        if isinstance(value, Expression) or field.differs(before, value):
             found.append(field)
     read = {id(field) for field in source.fields}
     # A deferred field that was given a value since.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import HSTORE, array
+from sqlalchemy.dialects.postgresql.ranges import AbstractRange
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,6 +22,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from covet_orm.dialects import KINDS
 from covet_orm.exceptions import ModelError, NotSupported
 from covet_orm.expressions.base import Expression
+from covet_orm.fields.hstores import hstore_text
+from covet_orm.fields.ranges import range_text
+from covet_orm.queries.differences import DEFINITIONS, Differences
 from covet_orm.queries.names import Names
 from covet_orm.queries.scope import Scope
 
@@ -102,6 +106,10 @@ class _RowScope(Scope):
         self.values: list[Any] = []
         self._given = 0
 
+    @property
+    def dialect(self) -> Differences:
+        return DEFINITIONS[self.kind]
+
     def parameter(self, field: Field[Any], *, array: bool = False) -> Any:
         value = self._next()
         bind = field.binder(self.kind)
@@ -152,6 +160,10 @@ def _literal(value: Any, field: Field[Any], kind: str, *, array_of: bool = False
         return sqlalchemy.cast(array([_literal(one, field, kind) for one in value]), wanted)
     if isinstance(value, dt.timedelta) and kind == "postgresql":
         value = f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    elif isinstance(column_type, AbstractRange):
+        value = range_text(value)
+    elif isinstance(column_type, HSTORE):
+        value = hstore_text(value)
     elif isinstance(value, str) and isinstance(column_type, sqlalchemy.String):
         return sqlalchemy.literal(value, sqlalchemy.String())
     literal = sqlalchemy.literal(str(value), sqlalchemy.String())

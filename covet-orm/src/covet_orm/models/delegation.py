@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from sqlalchemy import Select
 
@@ -69,9 +69,11 @@ class QueryMethods(ABC, Generic[M]):
         """As `QuerySet.values`: dicts instead of objects."""
         return self.get_queryset().values(*names, **expressions)
 
-    def values_list(self, *names: str, flat: bool = False, **expressions: Expression[Any]) -> QuerySet[Any]:
-        """As `QuerySet.values_list`: tuples instead of objects, or the values of one name."""
-        return self.get_queryset().values_list(*names, flat=flat, **expressions)
+    def values_list(
+        self, *names: str, flat: bool = False, named: bool = False, **expressions: Expression[Any]
+    ) -> QuerySet[Any]:
+        """As `QuerySet.values_list`: tuples instead of objects, or the values of one name, or named tuples."""
+        return self.get_queryset().values_list(*names, flat=flat, named=named, **expressions)
 
     def only(self, *names: str) -> QuerySet[M]:
         """As `QuerySet.only`: objects with these fields and the key alone."""
@@ -85,6 +87,10 @@ class QueryMethods(ABC, Generic[M]):
         """As `QuerySet.select_related`: with the objects that relations to one lead to, in the same query."""
         return self.get_queryset().select_related(*paths)
 
+    def select_subclasses(self, *models: type[Model]) -> QuerySet[M]:
+        """As `QuerySet.select_subclasses`: each object as one of the model that it is of."""
+        return self.get_queryset().select_subclasses(*models)
+
     def prefetch_related(self, *lookups: str | Prefetch | None) -> QuerySet[M]:
         """As `QuerySet.prefetch_related`: with the objects that relations lead to, by one further query for each."""
         return self.get_queryset().prefetch_related(*lookups)
@@ -93,9 +99,17 @@ class QueryMethods(ABC, Generic[M]):
         """As `QuerySet.update`: write values to every row, in one statement."""
         return await self.get_queryset().update(**values)
 
+    async def update_returning(self, **values: Any) -> list[M]:
+        """As `QuerySet.update_returning`: write values to every row, and read what the rows are then."""
+        return await self.get_queryset().update_returning(**values)
+
     async def delete(self) -> int:
         """As `QuerySet.delete`: delete every row, in one statement."""
         return await self.get_queryset().delete()
+
+    async def delete_returning(self) -> list[M]:
+        """As `QuerySet.delete_returning`: delete every row, and read what the rows were."""
+        return await self.get_queryset().delete_returning()
 
     async def bulk_create(
         self,
@@ -121,7 +135,7 @@ class QueryMethods(ABC, Generic[M]):
         """As `QuerySet.bulk_update`: write some fields of many objects, of all or of none."""
         return await self.get_queryset().bulk_update(objects, fields, batch_size=batch_size)
 
-    def iterator(self, chunk_size: int = 2000) -> AsyncIterator[M]:
+    def iterator(self, chunk_size: int = 2000) -> AsyncGenerator[M, None]:
         """As `QuerySet.iterator`: the results one by one, by a cursor of the server."""
         return self.get_queryset().iterator(chunk_size)
 

@@ -58,12 +58,23 @@ class ModelMeta(type):
         concrete = [parent for parent in parents if hasattr(parent, "_meta") and not parent._meta.abstract]
         if len(concrete) > 1:
             raise ModelError(
-                f"{name} has several parents with tables: {', '.join(p.__name__ for p in concrete)}; one at most"
+                f"{name} has several parents with tables: {', '.join(p.__name__ for p in concrete)}; an object can "
+                "have one: derive from that, refer to the others by a OneToOneField, or make them abstract"
             )
         slots = [] if abstract or proxy else _slots(fields, concrete)
         namespace["__slots__"] = tuple(slots)
         metaclass: Any = _metaclass(name, parents, own_expressions=not abstract)
-        model: Any = type.__new__(metaclass, name, bases, namespace, **kwargs)
+        try:
+            model: Any = type.__new__(metaclass, name, bases, namespace, **kwargs)
+        except TypeError as error:
+            # Python says this of bases that both want a place in the object, and names none of them.
+            if "lay-out" not in str(error):
+                raise
+            others = ", ".join(base.__name__ for base in bases if base not in parents)
+            raise ModelError(
+                f"{name} is a model, whose objects hold its fields, and {others} wants a place of its own there: it "
+                "has slots, or is made of a built-in type. A mixin beside a model has no __slots__, or `__slots__ = ()`"
+            ) from error
         model._meta = Options(model, meta, [parent._meta for parent in parents if hasattr(parent, "_meta")])
         if abstract:
             model._abstract_fields = fields

@@ -133,6 +133,8 @@ def _reference(field: ForeignKey[Any]) -> sqlalchemy.ForeignKeyConstraint:
         [f"{target.db_table}.{field.remote.column}"],
         name=name_of(field.model._meta.db_table, [field.column], "fk"),
         ondelete=None if field.on_delete == "NO ACTION" else field.on_delete,
+        deferrable=True if field.deferrable is not None else None,
+        initially=field.deferrable.upper() if field.deferrable is not None else None,
     )
 
 

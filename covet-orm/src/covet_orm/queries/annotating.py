@@ -12,6 +12,8 @@ from covet_orm.identifiers import check_identifier
 from covet_orm.queries.clauses import NONE
 from covet_orm.queries.filtered import FilteredRelation, add_filtered
 from covet_orm.queries.grouping import is_aggregate
+from covet_orm.queries.keys import key_names
+from covet_orm.queries.named_rows import row_class
 from covet_orm.queries.names import Names, annotation_in, many_relations
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ def choose(query: QuerySet[Any], mode: str, names: Sequence[str], expressions: M
         chosen = (*(field.attribute for field in query.model._meta.fields), *shown(query))
         if made._clauses is not None and made._clauses.group is not None:
             chosen = (*made._clauses.group, *shown(query))
+    if "pk" in chosen and made.options.has_composite_key and "pk" not in made._annotations:
+        mode, chosen = _composite_key(made, mode, chosen)
     for name in chosen:
         if annotation_in(made._annotations, name) is None:
             made.options.path(name)
@@ -96,7 +100,20 @@ def choose(query: QuerySet[Any], mode: str, names: Sequence[str], expressions: M
         made = annotate(made, {name: resolved[name] for name in of_groups})
         # In the order in which they were named.
         made._chosen = (mode, (*names, *expressions))
+    if mode == "named":
+        assert made._chosen is not None
+        row_class(made._chosen[1])
     return made
+
+
+def _composite_key(query: QuerySet[Any], mode: str, chosen: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The columns of a key of several, which are a tuple where nothing else is asked for."""
+    if mode != "flat":
+        raise QueryError(
+            f"the key of {query.model.__name__} has several columns, which are named one by one: "
+            f"({key_names(query.options)}); values_list('pk', flat=True) gives it as a tuple"
+        )
+    return "tuples", tuple(field.attribute for field in query.options.primary_key)
 
 
 def _choose_of_combined(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from covet_orm.fields.base import Field
     from covet_orm.queries.scope import Scope
 
-__all__ = ["as_double", "calculate"]
+__all__ = ["as_double", "calculate", "rounded"]
 
 
 def as_double(scope: Scope, element: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -24,6 +24,27 @@ def as_double(scope: Scope, element: ColumnElement[Any]) -> ColumnElement[Any]:
         return sqlalchemy.cast(element, sqlalchemy.REAL())
     # A literal with an exponent is a double there, and a CAST to one is not known by older versions.
     return sqlalchemy.type_coerce(element, sqlalchemy.Double()) * sqlalchemy.literal_column("1e0", sqlalchemy.Double())
+
+
+def rounded(scope: Scope, element: ColumnElement[Any], field: Field[Any], places: int) -> ColumnElement[Any]:
+    """A number with so many digits behind the point, a half away from zero; below 0 places, digits before it go."""
+    digits: ColumnElement[Any] = sqlalchemy.literal_column(str(places))
+    if scope.kind == "postgresql":
+        # It rounds floats to the even number, and has no precision for them.
+        return func.round(sqlalchemy.cast(element, sqlalchemy.Numeric()), digits)
+    if scope.kind == "sqlite":
+        if places >= 0:
+            return func.round(element, digits)
+        # It takes places below 0 for 0.
+        step: ColumnElement[Any] = sqlalchemy.literal_column(f"1e{-places}", sqlalchemy.Double())
+        whole = func.round(element.op("/", precedence=8)(step)).op("*", precedence=8)(step)
+        return sqlalchemy.cast(whole, sqlalchemy.Integer()) if family(field) == "integer" else whole
+    if family(field) != "float":
+        return func.round(element, digits)
+    # They round floats to the even number. Beyond this size a float has no fraction.
+    exact = func.round(sqlalchemy.cast(element, sqlalchemy.Numeric(65, 30)), digits)
+    small = func.abs(element) < sqlalchemy.literal_column("1e16")
+    return sqlalchemy.case((small, as_double(scope, exact)), else_=func.round(element, digits))
 
 
 def calculate(

@@ -171,7 +171,10 @@ async def _insert(
 ) -> None:
     """Insert objects that all give values to the same fields."""
     options = model._meta
-    counted = [key for key in options.primary_key if key.filled_by_database and key not in given]
+    # What an expression of the database fills in is no number that could be given out before.
+    counted = [
+        key for key in options.primary_key if key.filled_by_database and key.db_default_is_unset and key not in given
+    ]
     others = [field for field in options.fields if field not in given and field not in counted]
     rows = _checked_rows(objects, given, database.kind)
     if conflicts is not None or others or len(counted) > 1:
@@ -416,7 +419,8 @@ def _reader(fields: Sequence[Field[Any]], kind: str) -> Callable[[Sequence[Any]]
         value = f"o.{field.attribute}"
         may_lack = field.null or field.filled_by_database
         parts.append(f"None if {value} is None else b{number}({value})" if may_lack else f"b{number}({value})")
-    exec(f"def read(objects):\n return [({', '.join(parts)},) for o in objects]", scope)
+    row = f"({', '.join(parts)},)" if parts else "()"
+    exec(f"def read(objects):\n return [{row} for o in objects]", scope)
     read: Callable[[Sequence[Any]], Rows] = scope["read"]
     return read
 

@@ -30,6 +30,7 @@ class Clauses:
         joined: the common table expressions that are joined to its rows.
         filtered: relations with a condition.
         options: those of the model with these relations; None without any.
+        subclasses: the paths to the models that derive from the query's, whose objects stand for its own.
     """
 
     group: tuple[str, ...] | None = None
@@ -40,6 +41,7 @@ class Clauses:
     joined: tuple[Joined, ...] = ()
     filtered: tuple[Filtered, ...] = ()
     options: Options | None = None
+    subclasses: tuple[str, ...] = ()
 
     def but(self, **changes: Any) -> Clauses:
         """The same with changes."""
@@ -48,6 +50,7 @@ class Clauses:
     def shape(self, key: Add, values: Add) -> None:
         """As of an expression."""
         key(("clauses", self.group, self.of_rows, self.hidden, self.empty, len(self.joined), len(self.filtered)))
+        key(self.subclasses)
         if self.combined is not None:
             self.combined.shape(key, values)
         for one in self.joined:

@@ -35,9 +35,11 @@ class FoundLookup:
         many: those up to the first that leads to many, inclusive; empty where none does.
         objects: the model whose objects stand for their keys as values; None where the path ends with a field.
         presence: whether it asks if a relation to many leads to anything at all.
+        absence: the keyword that asks this, of one that compares the objects of a relation to many with a value, where
+            None is the value: none of them is NULL, and what is meant is that there is none. Else empty.
     """
 
-    __slots__ = ("field", "lookup", "many", "name", "objects", "presence", "relations")
+    __slots__ = ("absence", "field", "lookup", "many", "name", "objects", "presence", "relations")
 
     def __init__(self, options: Options, keyword: str) -> None:
         path = options.path(keyword)
@@ -54,8 +56,14 @@ class FoundLookup:
         self.field = found.field
         ends = not found.names and bool(path.relations) and _ends_with_relation(before, path)
         self.objects: type[Any] | None = path.relations[-1].target if ends else None
+        if self.objects is not None and self.objects._meta.has_composite_key and found.lookup.name in ("exact", "in"):
+            from covet_orm.queries.keys import ObjectsOfSeveralColumns
+
+            self.lookup = ObjectsOfSeveralColumns(found.lookup.name, self.objects._meta)
         self.presence = ends and path.relations[-1].many and isinstance(found.lookup, IsNull)
         self.many = many_relations(path.relations[:-1] if self.presence else path.relations)
+        compares = ends and path.relations[-1].many and found.lookup.name == "exact"
+        self.absence = f"{keyword.removesuffix('__exact')}__isnull" if compares else ""
 
 
 def find_comparison(options: Options, keyword: str) -> FoundLookup:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement
+from sqlalchemy import BindParameter, ColumnElement
 from sqlalchemy.dialects import mysql
 
 from covet_orm.fields.inference import family
@@ -13,7 +14,11 @@ from covet_orm.fields.inference import family
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
 
-__all__ = ["DIFFERENCES", "Differences", "MariaDB", "MySQL", "SQLite"]
+__all__ = ["DEFINITIONS", "DIFFERENCES", "Differences", "MariaDB", "MySQL", "SQLite", "SQLiteDefinitions"]
+
+# What means something in a pattern, and the same as it is.
+LIKE = {"\\": "\\\\", "%": "\\%", "_": "\\_"}
+GLOB = {"[": "[[]", "*": "[*]", "?": "[?]"}
 
 
 class Differences:
@@ -28,6 +33,15 @@ class Differences:
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         """Whether a text matches a pattern in which a backslash escapes; with `fold`, whatever its case."""
         return left.ilike(pattern, escape="\\") if fold else left.like(pattern, escape="\\")
+
+    def pattern(self, text: ColumnElement[Any], before: str, after: str) -> ColumnElement[Any]:
+        """A pattern for `like`, in which nothing of a text has a meaning of its own.
+
+        Args:
+            text: an expression.
+            before, after: what stands around it in the pattern: a percent sign, or nothing.
+        """
+        return _pattern(text, LIKE, before, after)
 
     def regex(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         """Whether something in a text matches a regular expression; with `fold`, whatever its case."""
@@ -67,6 +81,12 @@ class MySQL(Differences):
         return parameter if column_type is None else sqlalchemy.cast(parameter, column_type)
 
     def as_text(self, element: ColumnElement[Any]) -> ColumnElement[Any]:
+        if isinstance(element.type, sqlalchemy.Uuid):
+            # Sixteen bytes, which are no text of their own.
+            element = sqlalchemy.func.lower(sqlalchemy.func.hex(element))
+            for place in ("9", "14", "19", "24"):
+                where: list[ColumnElement[Any]] = [sqlalchemy.literal_column(text) for text in (place, "0", "'-'")]
+                element = sqlalchemy.func.insert(element, *where)
         return sqlalchemy.cast(element, mysql.CHAR(charset="utf8mb4"))
 
 
@@ -90,6 +110,46 @@ class SQLite(Differences):
         return sqlalchemy.func.covet_regexp(pattern, left, flag, type_=sqlalchemy.Boolean())
 
 
+class SQLiteDefinitions(SQLite):
+    """SQLite in the definition of a table: a partial index may not use LIKE, since whether it tells upper from lower
+    case is a setting of each connection (https://sqlite.org/pragma.html#pragma_case_sensitive_like). GLOB always does.
+    """
+
+    def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
+        if isinstance(pattern, BindParameter):
+            pattern = _text(_glob(str(pattern.value)))
+        if fold:
+            left, pattern = sqlalchemy.func.covet_lower(left), sqlalchemy.func.covet_lower(pattern)
+        return left.op("GLOB", is_comparison=True)(pattern)
+
+    def pattern(self, text: ColumnElement[Any], before: str, after: str) -> ColumnElement[Any]:
+        return _pattern(text, GLOB, before.replace("%", "*"), after.replace("%", "*"))
+
+
+def _glob(pattern: str) -> str:
+    """A pattern of LIKE, in which a backslash escapes, as one of GLOB."""
+
+    def translated(found: re.Match[str]) -> str:
+        escaped, letter = found.groups()
+        if letter == "%":
+            return "*"
+        return GLOB.get(escaped or letter, escaped or letter)
+
+    return re.sub(r"\\(.)|(.)", translated, pattern)
+
+
+def _pattern(text: ColumnElement[Any], escapes: dict[str, str], before: str, after: str) -> ColumnElement[Any]:
+    for letter, escaped in escapes.items():
+        text = sqlalchemy.func.replace(text, _text(letter), _text(escaped))
+    if before:
+        text = _text(before).concat(text)
+    return text.concat(_text(after)) if after else text
+
+
+def _text(value: str) -> ColumnElement[Any]:
+    return sqlalchemy.literal(value, sqlalchemy.Text())
+
+
 def _collated(text: ColumnElement[Any], collation: str) -> ColumnElement[Any]:
     return sqlalchemy.cast(text, mysql.CHAR(charset="utf8mb4")).collate(collation)
 
@@ -101,3 +161,6 @@ DIFFERENCES: dict[str, Differences] = {
     "sqlite": SQLite(),
 }
 """What databases write differently, by kind."""
+
+DEFINITIONS: dict[str, Differences] = DIFFERENCES | {"sqlite": SQLiteDefinitions()}
+"""The same in the definitions of tables."""

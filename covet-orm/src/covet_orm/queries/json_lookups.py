@@ -132,7 +132,7 @@ def as_json(scope: Scope, element: ColumnElement[Any], field: Field[Any]) -> Col
         return sqlalchemy.case((element, _text("true")), (sqlalchemy.not_(element), _text("false")))
     if kind in ("integer", "float", "decimal"):
         return sqlalchemy.cast(element, CHAR(charset="utf8mb4"))
-    return func.json_quote(sqlalchemy.cast(element, CHAR(charset="utf8mb4")), type_=sqlalchemy.Text())
+    return func.json_quote(scope.dialect.as_text(element), type_=sqlalchemy.Text())
 
 
 def equal(scope: Scope, left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElement[Any]:

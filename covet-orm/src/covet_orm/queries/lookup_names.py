@@ -11,7 +11,14 @@ from sqlalchemy import ColumnElement
 from covet.settings_schema import nearest
 from covet_orm.exceptions import FieldError
 from covet_orm.fields.inference import Family, family, plain_field
-from covet_orm.queries import array_lookups, date_lookups, json_lookups, text_search
+from covet_orm.queries import (
+    array_lookups,
+    date_lookups,
+    hstore_lookups,
+    json_lookups,
+    range_lookups,
+    text_search,
+)
 from covet_orm.queries.lookups import LOOKUPS, TRANSFORMS, Lookup, Transform
 
 if TYPE_CHECKING:
@@ -32,7 +39,9 @@ __all__ = [
 
 FAMILY_LOOKUPS: dict[Family, dict[str, Lookup]] = {
     "array": array_lookups.LOOKUPS,
+    "hstore": hstore_lookups.LOOKUPS,
     "json": json_lookups.LOOKUPS,
+    "range": range_lookups.LOOKUPS,
     "text": text_search.LOOKUPS,
 }
 """The lookups that fields of one kind have."""
@@ -41,6 +50,8 @@ FAMILY_TRANSFORMS: dict[Family, dict[str, Transform]] = {
     "array": array_lookups.TRANSFORMS,
     "date": date_lookups.OF_DATES,
     "datetime": date_lookups.OF_DATETIMES,
+    "hstore": hstore_lookups.TRANSFORMS,
+    "range": range_lookups.TRANSFORMS,
     "text": text_search.TRANSFORMS,
     "time": date_lookups.OF_TIMES,
 }
@@ -224,6 +235,8 @@ def _transform(field: Field[Any], name: str) -> Transform | None:
         return json_lookups.Key((name,))
     if found is None and kind_of_field == "array":
         return array_lookups.element(name)
+    if found is None and kind_of_field == "hstore":
+        return hstore_lookups.text_at(name)
     return found
 
 

@@ -244,13 +244,7 @@ class TextLookup(Lookup):
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
         if isinstance(value, Expression):
-            pattern: ColumnElement[Any] = value.build(scope)
-            for letter in "\\%_":
-                pattern = sqlalchemy.func.replace(pattern, _text(letter), _text("\\" + letter))
-            if self.before:
-                pattern = _text(self.before).concat(pattern)
-            if self.after:
-                pattern = pattern.concat(_text(self.after))
+            pattern: ColumnElement[Any] = scope.dialect.pattern(value.build(scope), self.before, self.after)
         else:
             pattern = scope.parameter(TEXT)
         if family(field) != "text":
@@ -358,7 +352,3 @@ TRANSFORMS: dict[str, Transform] = {}
 def _size(count: int) -> int:
     """The next power of two."""
     return 1 << (count - 1).bit_length()
-
-
-def _text(value: str) -> ColumnElement[Any]:
-    return sqlalchemy.literal(value, sqlalchemy.Text())

@@ -53,6 +53,8 @@ class Names:
                 found.append(self.annotated(keyword, value))
                 continue
             known = find_comparison(self.options, keyword)
+            if value is None and known.absence:
+                known, value = find_comparison(self.options, known.absence), True
             condition = KeywordComparison(known, value, self)
             if known.many:
                 grouped.setdefault(known.many, []).append(condition)

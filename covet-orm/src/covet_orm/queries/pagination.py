@@ -24,6 +24,7 @@ from covet_orm.expressions.references import ColumnReference, F
 from covet_orm.fields.inference import family
 from covet_orm.queries.annotating import annotate
 from covet_orm.queries.lookup_names import find_lookup
+from covet_orm.queries.named_rows import row_class
 from covet_orm.queries.names import annotation_in
 from covet_orm.queries.scope import Scope
 
@@ -144,7 +145,7 @@ class _Keys:
             return query._copy()
         expressions = {name: self.order[number].expression for number, name in self.hidden.items()}
         made = annotate(query, expressions)
-        if query._chosen is not None and query._chosen[0] == "flat":
+        if query._chosen is not None and query._chosen[0] in ("flat", "named"):
             made._chosen = ("tuples", (*query._chosen[1], *expressions))
         return made
 
@@ -170,6 +171,8 @@ class _Keys:
         if self.query._chosen[0] == "dicts":
             return {name: value for name, value in row.items() if name not in self.hidden.values()}
         left = row[: -len(self.hidden)]
+        if self.query._chosen[0] == "named":
+            return row_class(self.query._chosen[1])._make(left)
         return left[0] if self.query._chosen[0] == "flat" else tuple(left)
 
     def behind(self, values: Sequence[Any], *, backwards: bool) -> Condition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from covet_orm.ambient import database_for
@@ -11,11 +11,11 @@ from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Combined, Condition
 from covet_orm.expressions.references import F
+from covet_orm.queries.changing import Changing
 from covet_orm.queries.clauses import Clauses
 from covet_orm.queries.comparisons import KeywordComparison, RelatedCondition, find_comparison, merged
 from covet_orm.queries.names import Names, annotation_in, many_relations
 from covet_orm.queries.plans import Plan, refused
-from covet_orm.queries.reading import Reading
 from covet_orm.queries.selects import compile_count, compile_exists, compile_select, selectable_paths
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["QuerySet"]
 M = TypeVar("M", bound="Model")
 
 
-class QuerySet(Reading[M]):
+class QuerySet(Changing[M]):
     """A query of a model's objects. Every method gives a new queryset and leaves this one as it is.
 
         adults = User.objects.filter(age__gte=18).order_by("name")
@@ -199,11 +199,15 @@ class QuerySet(Reading[M]):
         """Dicts instead of objects, of these names, of all fields without any."""
         return self._choose("dicts", names, expressions)
 
-    def values_list(self, *names: str, flat: bool = False, **expressions: Expression[Any]) -> QuerySet[Any]:
-        """Tuples instead of objects, or the values themselves of one name with `flat`."""
+    def values_list(
+        self, *names: str, flat: bool = False, named: bool = False, **expressions: Expression[Any]
+    ) -> QuerySet[Any]:
+        """Tuples instead of objects, or the values themselves of one name with `flat`, or named tuples with `named`."""
         if flat and len(names) + len(expressions) != 1:
             raise QueryError(f"values_list(flat=True) is for one name, not {len(names) + len(expressions)}")
-        return self._choose("flat" if flat else "tuples", names, expressions)
+        if flat and named:
+            raise QueryError("values_list(flat=True, named=True): values have no names; choose one of them")
+        return self._choose("flat" if flat else "named" if named else "tuples", names, expressions)
 
     def only(self, *names: str) -> Self:
         """Objects with these fields and the key alone; the others raise FieldNotLoaded when they are read."""
@@ -228,6 +232,22 @@ class QuerySet(Reading[M]):
         made._related = tuple(dict.fromkeys([*self._related, *selectable_paths(self.model._meta, paths)]))
         return made
 
+    def select_subclasses(self, *models: type[Model]) -> Self:
+        """Each object as one of the model that it is of, where models derive from this one: with its own fields.
+
+        The tables of those models are joined to the query. An object that several of them have is of the one that was
+        declared first.
+
+        Args:
+            models: the models to look for; all that derive from this one by default.
+
+        Raises:
+            QueryError: a model has no table of its own below this one's.
+        """
+        from covet_orm.queries.subclasses import select_subclasses
+
+        return select_subclasses(self, models)
+
     def prefetch_related(self, *lookups: str | Prefetch | None) -> Self:
         """With the objects that relations lead to, by one further query for each relation.
 
@@ -246,94 +266,7 @@ class QuerySet(Reading[M]):
         check_prefetch(self.model._meta, made._prefetch)
         return made
 
-    async def update(self, **values: Any) -> int:
-        """Write values to every row, in one statement: values, or expressions of the row's own columns.
-
-        No object is made, no signal sent, and `save` is not called.
-
-        Returns:
-            how many rows there were.
-
-        Raises:
-            FieldError: there is no such field.
-            QueryError: a value is none that its field takes.
-            IntegrityError: a constraint would be violated.
-        """
-        from covet_orm.queries.writing import update
-
-        return await update(self, values)
-
-    async def delete(self) -> int:
-        """Delete every row, in one statement; the database deletes, or changes, what refers to them.
-
-        Where somebody listens to `pre_delete` or `post_delete` of the model, or of what goes with it, the objects are
-        read first and told of, in one transaction.
-
-        Returns:
-            how many rows there were, those that went with them not counted.
-
-        Raises:
-            ForeignKeyViolation: other rows refer to one of them and forbid it.
-        """
-        from covet_orm.queries.writing import delete
-
-        return await delete(self)
-
-    async def bulk_create(
-        self,
-        objects: Iterable[M],
-        *,
-        batch_size: int | None = None,
-        ignore_conflicts: bool = False,
-        update_conflicts: bool = False,
-        update_fields: Sequence[str] = (),
-        unique_fields: Sequence[str] = (),
-    ) -> list[M]:
-        """Insert many objects: all of them, or none.
-
-        Their keys are known afterwards, and so is what the database filled in. `save` is not called and no signal sent.
-
-        Args:
-            objects: new objects of this model.
-            batch_size: how many at a time; as many as the database takes by default.
-            ignore_conflicts: leave those out whose row is there already; their keys stay unknown.
-            update_conflicts: write `update_fields` of the row that is there already.
-            unique_fields: which fields tell that it is the same row (PostgreSQL and SQLite).
-
-        Raises:
-            ValidationError: an object has values that the model does not take; it says which.
-            IntegrityError: a constraint would be violated.
-        """
-        from covet_orm.queries.bulk import bulk_create
-
-        made = list(objects)
-        await bulk_create(
-            self.database,
-            self.model,
-            made,
-            batch_size=batch_size,
-            ignore_conflicts=ignore_conflicts,
-            update_conflicts=update_conflicts,
-            update_fields=update_fields,
-            unique_fields=unique_fields,
-        )
-        return made
-
-    async def bulk_update(self, objects: Iterable[M], fields: Sequence[str], *, batch_size: int | None = None) -> int:
-        """Write some fields of many objects: of all, or of none.
-
-        Returns:
-            how many objects there were.
-
-        Raises:
-            ValidationError: an object has values that the model does not take; it says which.
-            IntegrityError: a constraint would be violated.
-        """
-        from covet_orm.queries.bulk import bulk_update
-
-        return await bulk_update(self.database, self.model, list(objects), fields, batch_size=batch_size)
-
-    def iterator(self, chunk_size: int = 2000) -> AsyncIterator[M]:
+    def iterator(self, chunk_size: int = 2000) -> AsyncGenerator[M, None]:
         """The results one by one, `chunk_size` of them in memory at a time, by a cursor of the server.
 
         A loop that is left early closes the iterator: `async with aclosing(query.iterator()) as users: ...`.
@@ -375,59 +308,6 @@ class QuerySet(Reading[M]):
         raise self.model.MultipleObjectsReturned(
             f"there are several {self.model.__name__} with {asked or 'what the query asks for'}; get() wants one"
         )
-
-    async def create(self, **values: Any) -> M:
-        """Make an object and save it.
-
-        Raises:
-            ValidationError: values that the model does not take.
-            IntegrityError: a constraint would be violated.
-        """
-        made = self.model(**values)
-        await made.save(force_insert=True, using=self._database)
-        return made
-
-    async def get_or_create(self, defaults: Mapping[str, Any] | None = None, **lookups: Any) -> tuple[M, bool]:
-        """The object that lookups hold for, or a new one; and whether it is new.
-
-        Whoever asks for the same at the same time gets the same row, if a unique constraint covers what is looked up.
-
-        Args:
-            defaults: further values of a new object; what can be called is called.
-            lookups: what tells the object; values by equality are those of a new one as well.
-
-        Raises:
-            MultipleObjectsReturned: there are several.
-            IntegrityError: a new one would violate a constraint with another row.
-            ValidationError: values that the model does not take.
-        """
-        from covet_orm.queries.getting import get_or_create
-
-        return await get_or_create(self, defaults, lookups)
-
-    async def update_or_create(
-        self,
-        defaults: Mapping[str, Any] | None = None,
-        create_defaults: Mapping[str, Any] | None = None,
-        **lookups: Any,
-    ) -> tuple[M, bool]:
-        """Change the object that lookups hold for, or make one; and whether it is new.
-
-        The row is locked while it is changed, so that of several who change it each sees what the one before did.
-
-        Args:
-            defaults: the values that it is to have; what can be called is called.
-            create_defaults: the values of a new one, where they are others.
-            lookups: what tells the object; values by equality are those of a new one as well.
-
-        Raises:
-            MultipleObjectsReturned: there are several.
-            IntegrityError: a constraint would be violated with another row.
-            ValidationError: values that the model does not take.
-        """
-        from covet_orm.queries.getting import update_or_create
-
-        return await update_or_create(self, defaults, create_defaults, lookups)
 
     async def first(self) -> M | None:
         """The first result, by the key where no order is given; None when there is none."""
@@ -561,6 +441,8 @@ class QuerySet(Reading[M]):
                 found.append(names.annotated(name, value))
                 continue
             known = options.lookups.get(name) or find_comparison(options, name)
+            if value is None and known.absence:
+                known, value = find_comparison(options, known.absence), True
             if known.many:
                 grouped.setdefault(known.many, []).append(KeywordComparison(known, value, names))
             else:

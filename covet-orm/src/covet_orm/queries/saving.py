@@ -219,22 +219,53 @@ async def _update(instance: Any, fields: Sequence[Field[Any]], database: Databas
 async def _update_parts(
     instance: Any, fields: Sequence[Field[Any]], database: Database
 ) -> tuple[list[Field[Any]], list[Any]]:
-    """Update the row, in each of the tables that have one of the fields; what was written."""
-    options = instance._meta
+    """Update the row of an object; the fields that were written, and their values as the driver has them."""
     written, parameters = checked(instance, fields, database.kind)
-    if any(isinstance(value, Expression) for value in parameters):
-        raise QueryError(
-            f"{instance!r}: an expression is written by a queryset: `filter(pk=...).update(field=expression)`"
-        )
-    if options.parent_link is None:
-        await _update_table(instance, options.concrete, written, parameters, database)
+    computed = {
+        field: value for field, value in zip(written, parameters, strict=True) if isinstance(value, Expression)
+    }
+    if not computed:
+        await _update_row(instance, written, parameters, database)
         return written, parameters
+    plain = [
+        (field, value) for field, value in zip(written, parameters, strict=True) if not isinstance(value, Expression)
+    ]
+    async with database.transaction():
+        await _update_row(instance, [field for field, _ in plain], [value for _, value in plain], database)
+        raw = await _compute(instance, computed, database)
+    return [*(field for field, _ in plain), *raw], [*(value for _, value in plain), *raw.values()]
+
+
+async def _compute(
+    instance: Any, computed: dict[Field[Any], Expression[Any]], database: Database
+) -> dict[Field[Any], Any]:
+    """Have the database compute the values of fields, as in `page.views = F("views") + 1`, and read what came of it."""
+    query: Any = base_queryset(type(instance)).using(database).order_by()
+    for key, old in _old_key(instance, instance._meta.primary_key):
+        query = query.filter(**{key.attribute: old})
+    if not await query.update(**{field.name: value for field, value in computed.items()}):
+        raise instance.DoesNotExist(f"{instance!r} is not there any more: nothing was updated")
+    fresh = await query.only(*(field.name for field in computed)).get()
+    found = dict(zip(fresh._source.fields, fresh._row, strict=True))
+    for field in computed:
+        setattr(instance, field.attribute, getattr(fresh, field.attribute))
+    return {field: found[field] for field in computed}
+
+
+async def _update_row(
+    instance: Any, written: Sequence[Field[Any]], parameters: Sequence[Any], database: Database
+) -> None:
+    """Update the row, in each of the tables that have one of the fields."""
+    options = instance._meta
+    if options.parent_link is None:
+        if written:
+            await _update_table(instance, options.concrete, written, parameters, database)
+        return
     async with database.transaction():
         for part in lineage(type(instance)):
             pairs = [pair for pair in zip(written, parameters, strict=True) if pair[0].model is part]
             if pairs:
                 await _update_table(instance, part, [a for a, _ in pairs], [b for _, b in pairs], database)
-    return written, parameters
 
 
 async def _update_table(

@@ -13,6 +13,7 @@ from covet_orm.exceptions import FieldError, NotSupported, QueryError
 from covet_orm.fields.numbers import BigIntegerField
 from covet_orm.queries.grouping import around, check_groups, grouping, is_aggregate, is_windowed, of_groups
 from covet_orm.queries.hydration import RelatedColumns, dict_loader, object_loader, tuple_loader
+from covet_orm.queries.named_rows import named_loader
 from covet_orm.queries.plans import Plan, make_plan
 from covet_orm.queries.scope import Parameters, Scope
 
@@ -28,6 +29,7 @@ __all__ = [
     "compile_count",
     "compile_exists",
     "compile_select",
+    "loaded_fields",
     "output_field",
     "output_names",
     "selectable_paths",
@@ -189,7 +191,7 @@ def output_names(query: QuerySet[Any]) -> dict[str, str]:
     if query._chosen is not None:
         return {name: name for name in query._chosen[1]}
     found: dict[str, str] = {}
-    for field in _loaded(query):
+    for field in loaded_fields(query):
         found[field.name] = found[field.attribute] = field.column
     return found | {name: name for name in shown(query)}
 
@@ -225,8 +227,10 @@ def _columns(query: QuerySet[Any], scope: Scope) -> tuple[list[ColumnElement[Any
         of_chosen = [field for _, field in found]
         if mode == "dicts":
             return chosen, dict_loader(names, of_chosen, scope.kind)
+        if mode == "named":
+            return chosen, named_loader(names, of_chosen, scope.kind)
         return chosen, tuple_loader(of_chosen, scope.kind, flat=mode == "flat")
-    fields = _loaded(query)
+    fields = loaded_fields(query)
     columns = [scope.column((), field) for field in fields]
     related = _select_related(query, scope, columns)
     annotations: list[tuple[str, Field[Any], int]] = []
@@ -234,10 +238,15 @@ def _columns(query: QuerySet[Any], scope: Scope) -> tuple[list[ColumnElement[Any
         column, field = scope.built[name]
         annotations.append((name, field, len(columns)))
         columns.append(column.label(name))
-    return columns, object_loader(query.model, fields, scope.kind, related, annotations)
+    load = object_loader(query.model, fields, scope.kind, related, annotations)
+    if query._clauses is not None and query._clauses.subclasses:
+        from covet_orm.queries.subclasses import most_derived
+
+        load = most_derived(load, query._clauses.subclasses)
+    return columns, load
 
 
-def _loaded(query: QuerySet[Any]) -> Sequence[Field[Any]]:
+def loaded_fields(query: QuerySet[Any]) -> Sequence[Field[Any]]:
     """The fields that are read: all of them, unless some are deferred. The key is always read."""
     fields: Sequence[Field[Any]] = query.model._meta.fields
     if query._deferred is None:

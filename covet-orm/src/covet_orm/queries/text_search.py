@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from covet_orm.fields.base import Field
     from covet_orm.queries.scope import Scope
 
-__all__ = ["LOOKUPS", "TRANSFORMS"]
+__all__ = ["LOOKUPS", "TRANSFORMS", "require_extension"]
 
 
 class Search(Lookup):
@@ -42,11 +42,22 @@ class Search(Lookup):
 
 
 class Similar(Lookup):
-    """A text that has many groups of three letters in common with another one (PostgreSQL, extension pg_trgm)."""
+    """A text that has many groups of three letters in common with another one (PostgreSQL, extension pg_trgm): more
+    than its settings `pg_trgm.similarity_threshold` and the like say. An index with the operator class `gin_trgm_ops`
+    or `gist_trgm_ops` makes it fast.
+
+    Args:
+        name: what keywords call it.
+        operator: PostgreSQL's.
+    """
+
+    def __init__(self, name: str, operator: str) -> None:
+        super().__init__(name)
+        self.operator = operator
 
     def build(self, scope: Scope, left: ColumnElement[Any], field: Field[Any], value: Any) -> ColumnElement[Any]:
         require_extension(scope, self.name, "pg_trgm")
-        return left.op("%", is_comparison=True)(self.right(scope, TEXT, value))
+        return left.op(self.operator, is_comparison=True)(self.right(scope, TEXT, value))
 
 
 def require_extension(scope: Scope, what: str, extension: str) -> None:
@@ -64,7 +75,15 @@ def _nothing() -> ColumnElement[Any]:
     return sqlalchemy.literal_column("''")
 
 
-LOOKUPS: dict[str, Lookup] = {"search": Search("search"), "trigram_similar": Similar("trigram_similar")}
+LOOKUPS: dict[str, Lookup] = {
+    lookup.name: lookup
+    for lookup in (
+        Search("search"),
+        Similar("trigram_similar", "%"),
+        Similar("trigram_word_similar", "%>"),
+        Similar("trigram_strict_word_similar", "%>>"),
+    )
+}
 """The lookups of text that not every database has, by name."""
 
 TRANSFORMS: dict[str, Transform] = {"unaccent": Transform("unaccent", _unaccent, lambda field: TEXT)}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy
 from sqlalchemy import ColumnElement
 
 from covet_orm.exceptions import FieldError, IntegrityError, QueryError
 from covet_orm.expressions.base import Expression
+from covet_orm.expressions.casts import cast_to
 from covet_orm.expressions.references import F
+from covet_orm.fields.inference import family
 from covet_orm.queries.names import Names
 from covet_orm.queries.parents import delete_parts, update_parts
 from covet_orm.queries.plans import Plan, make_plan, refused
@@ -23,24 +25,55 @@ if TYPE_CHECKING:
     from covet_orm.fields.base import Field
     from covet_orm.queries.querysets import QuerySet
 
-__all__ = ["delete", "update"]
+__all__ = ["Change", "counted", "delete", "deletion", "update", "updating"]
+
+
+class Change(NamedTuple):
+    """A statement that writes the rows of a query.
+
+    Attributes:
+        shape: what its SQL depends on.
+        values: its parameters, in the order in which the parts of the shape ask for them.
+        compile: makes the statement, for a database, and the scope that its parameters are in.
+        purpose: names it in events.
+    """
+
+    shape: tuple[Any, ...]
+    values: list[Any]
+    compile: Callable[[Database], tuple[Any, Scope]]
+    purpose: str
 
 
 async def update(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
     """Write values to every row of a query; how many rows there were."""
     _require_rows(query, "update")
     options = query.model._meta
-    version = options.version_field
-    if version is not None and version.name not in values:
-        # Whoever read a row before is to notice.
-        values = {**values, version.name: F(version.name) + 1}
+    values = counted(query, values)
     if options.parent_link is not None and any(options.field(name).model is not options.concrete for name in values):
         return await update_parts(query, values, _update_table)
     return await _update_table(query, values)
 
 
 async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
-    """Write values to columns of the model's own table."""
+    return await _execute(query, updating(query, values))
+
+
+def counted(query: QuerySet[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an update writes, with the version of the rows counted on, where they have one."""
+    version = query.model._meta.version_field
+    if version is None or version.name in values:
+        return values
+    # Whoever read a row before is to notice.
+    return {**values, version.name: F(version.name) + 1}
+
+
+def updating(query: QuerySet[Any], values: Mapping[str, Any]) -> Change:
+    """What writes values to columns of the model's own table.
+
+    Raises:
+        FieldError: there is no such field.
+        QueryError: a value is none that its field takes.
+    """
     options = query.model._meta
     fields: list[Field[Any]] = []
     for name in values:
@@ -67,7 +100,7 @@ async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
     def compile_update(database: Database) -> tuple[Any, Scope]:
         scope, conditions = _conditions(query, database.kind)
         written = {
-            field.column: value.build(scope) if isinstance(value, Expression) else scope.parameter(field)
+            field.column: _written(value, field, scope) if isinstance(value, Expression) else scope.parameter(field)
             for field, value in zip(fields, given, strict=True)
         }
         if len(scope.joins) > 1 and any(isinstance(value, Expression) for value in given):
@@ -90,7 +123,7 @@ async def _update_table(query: QuerySet[Any], values: Mapping[str, Any]) -> int:
         else:
             key.append(None)
             parameters.append(value)
-    return await _execute(query, tuple(key), parameters, compile_update, "update")
+    return Change(tuple(key), parameters, compile_update, "update")
 
 
 async def delete(query: QuerySet[Any]) -> int:
@@ -106,7 +139,11 @@ async def delete(query: QuerySet[Any]) -> int:
 
 
 async def _delete_rows(query: QuerySet[Any]) -> int:
-    """Delete the rows of the model's own table."""
+    return await _execute(query, deletion(query))
+
+
+def deletion(query: QuerySet[Any]) -> Change:
+    """What deletes rows of the model's own table."""
 
     def compile_delete(database: Database) -> tuple[Any, Scope]:
         scope, conditions = _conditions(query, database.kind)
@@ -115,12 +152,11 @@ async def _delete_rows(query: QuerySet[Any]) -> int:
     key: list[Any] = ["delete"]
     parameters: list[Any] = []
     query.shape(key.append, parameters.append)
-    return await _execute(query, tuple(key), parameters, compile_delete, "delete")
+    return Change(tuple(key), parameters, compile_delete, "delete")
 
 
-async def _execute(
-    query: QuerySet[Any], shape: tuple[Any, ...], values: Sequence[Any], compiler: Any, purpose: str
-) -> int:
+async def _execute(query: QuerySet[Any], change: Change) -> int:
+    shape, values, compiler, purpose = change
     database = query.database
     await database.open()
     plan: Plan | None = database.plans.get(shape)
@@ -168,6 +204,16 @@ def _conditions(query: QuerySet[Any], kind: str) -> tuple[Scope, list[ColumnElem
     if len(keys) == 1:
         return outer, [keys[0].in_(column)]
     return outer, [sqlalchemy.tuple_(*keys).in_(column)]
+
+
+def _written(value: Expression[Any], field: Field[Any], scope: Scope) -> ColumnElement[Any]:
+    """An expression as a value of a field: a fraction is rounded where the column has whole numbers, a half away from
+    zero. SQLite would keep it as it is, and the others round floats to the even number."""
+    built = value.build(scope)
+    if family(field) != "integer":
+        return built
+    of = value.output(scope)
+    return cast_to(scope, built, of, field) if family(of) in ("float", "decimal") else built
 
 
 def _is_local(value: Expression[Any], query: QuerySet[Any], kind: str) -> bool:

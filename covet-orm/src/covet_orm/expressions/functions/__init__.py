@@ -30,8 +30,9 @@ from covet_orm.expressions.functions.dates import (
     TruncWeek,
     TruncYear,
 )
-from covet_orm.expressions.functions.documents import JSONArray, JSONExtract, JSONObject
+from covet_orm.expressions.functions.documents import KT, JSONArray, JSONExtract, JSONObject
 from covet_orm.expressions.functions.hashes import MD5, SHA1, SHA224, SHA256, SHA384, SHA512
+from covet_orm.expressions.functions.identifiers import UUID4, UUID7, RandomUUID
 from covet_orm.expressions.functions.mathematics import (
     Abs,
     ACos,
@@ -78,14 +79,26 @@ from covet_orm.expressions.functions.texts import (
     Trim,
     Upper,
 )
+from covet_orm.expressions.functions.trigrams import (
+    TrigramDistance,
+    TrigramSimilarity,
+    TrigramStrictWordDistance,
+    TrigramStrictWordSimilarity,
+    TrigramWordDistance,
+    TrigramWordSimilarity,
+    Unaccent,
+)
 
 __all__ = [
+    "KT",
     "MD5",
     "SHA1",
     "SHA224",
     "SHA256",
     "SHA384",
     "SHA512",
+    "UUID4",
+    "UUID7",
     "ACos",
     "ASin",
     "ATan",
@@ -136,6 +149,7 @@ __all__ = [
     "RTrim",
     "Radians",
     "Random",
+    "RandomUUID",
     "Repeat",
     "Replace",
     "Reverse",
@@ -147,6 +161,12 @@ __all__ = [
     "StrIndex",
     "Substr",
     "Tan",
+    "TrigramDistance",
+    "TrigramSimilarity",
+    "TrigramStrictWordDistance",
+    "TrigramStrictWordSimilarity",
+    "TrigramWordDistance",
+    "TrigramWordSimilarity",
     "Trim",
     "Trunc",
     "TruncDate",
@@ -159,5 +179,6 @@ __all__ = [
     "TruncTime",
     "TruncWeek",
     "TruncYear",
+    "Unaccent",
     "Upper",
 ]

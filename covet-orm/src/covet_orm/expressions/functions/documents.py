@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from covet_orm.fields.base import Field
     from covet_orm.queries.scope import Scope
 
-__all__ = ["JSONArray", "JSONExtract", "JSONObject"]
+__all__ = ["KT", "JSONArray", "JSONExtract", "JSONObject"]
 
 
 class JSONObject(Func[Any]):
@@ -105,6 +105,22 @@ class JSONExtract(Func[Any]):
 
     def output(self, scope: Scope) -> Field[Any]:
         return AT_PATH if self.field is None else self.field
+
+
+class KT(Func[str]):
+    """A text inside of JSON, without its quotes: `KT("data__author__name")`; of anything else its JSON.
+
+    `F("data__author__name")` is the JSON itself.
+
+    Args:
+        name: the path: a JSON field, and the keys and positions behind it.
+    """
+
+    arity = (1, 1)
+    output_field = TEXT
+
+    def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
+        return as_text(scope, arguments[0])
 
 
 def part(scope: Scope, built: ColumnElement[Any], field: Field[Any]) -> ColumnElement[Any]:

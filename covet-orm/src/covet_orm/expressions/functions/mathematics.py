@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.functions.base import Func
 from covet_orm.fields.inference import FLOAT, INTEGER, ComputedDecimal, arithmetic_field, family
-from covet_orm.queries.arithmetic import as_double, calculate
+from covet_orm.queries.arithmetic import as_double, calculate, rounded
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -105,7 +105,7 @@ class Round(Func[T]):
 
     Args:
         expression: the number.
-        precision: how many digits behind the point are left.
+        precision: how many digits behind the point are left; below 0, how many before it become 0.
     """
 
     __slots__ = ("precision",)
@@ -122,12 +122,10 @@ class Round(Func[T]):
         return self.precision
 
     def sql(self, scope: Scope, *arguments: ColumnElement[Any]) -> ColumnElement[Any]:
-        digits: ColumnElement[Any] = sqlalchemy.literal_column(str(self.precision))
+        made = rounded(scope, arguments[0], self.arguments[0].output(scope), self.precision)
         if scope.kind == "postgresql":
-            # It rounds floats to the even number, and has no precision for them.
-            rounded = func.round(sqlalchemy.cast(arguments[0], sqlalchemy.Numeric()), digits)
-            return sqlalchemy.cast(rounded, self.output(scope).column_type())
-        return func.round(arguments[0], digits)
+            return sqlalchemy.cast(made, self.output(scope).column_type())
+        return made
 
     def output(self, scope: Scope) -> Field[Any]:
         if self.field is not None:
