@@ -157,7 +157,7 @@ async def test_several_hosts_are_tried_in_turn(postgresql: PostgreSQL) -> None:
 async def test_a_replica_tells_when_it_is_promoted(databases: Any) -> None:
     primary = databases.postgresql(15)
     with primary.replica() as replica:
-        async with connected(replica.url("postgres")) as connection:
+        async with connected(f"{replica.url('postgres')}?target_session_attrs=standby") as connection:
             assert isinstance(connection, PostgreSQLConnection)
             assert connection.in_recovery is True
             with pytest.raises(ReadOnlyDatabase) as caught:

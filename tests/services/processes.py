@@ -77,6 +77,8 @@ def reachable_by(user: tuple[int, int] | None, path: Path) -> bool:
 def free_port() -> int:
     """A free port of 127.0.0.1, reserved while this process lives, whether somebody listens there or not."""
     for port in random.sample(PORTS, len(PORTS)):
+        if port in _reserved:
+            continue
         try:
             with contextlib.ExitStack() as stack:
                 if sys.platform == "linux":

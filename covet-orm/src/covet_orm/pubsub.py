@@ -66,6 +66,7 @@ EVERY = 20
 # Seconds.
 FIRST_PAUSE, MAX_PAUSE = 0.05, 5.0
 ANSWER = 10.0
+OWN_NUMBER = "SELECT pg_backend_pid()"
 # How many messages wait here, behind one that is fetched from the table, before more of them are given up.
 MOST_WAITING = 10_000
 
@@ -186,7 +187,10 @@ class PostgreSQLPubSub:
         try:
             if len(payload) <= INLINE:
                 text = DIRECT + b64encode(payload).decode("ascii")
-                await self.table.run(lambda connection: connection.fetch("SELECT pg_notify($1, $2)", (channel, text)))
+                notification = (channel, text)
+                await self.table.run(
+                    lambda connection: connection.fetch("SELECT pg_notify($1, $2)", notification), name="notify"
+                )
             else:
                 values = {"payload": payload, "expires": time.time() + KEEP, "channel": channel}
                 await self.table.fetch(("send",), values)
@@ -239,6 +243,7 @@ class _Line:
         self._arrival = Event()
         self._lost = False
         self._open = True
+        self._pooler_told = False
 
     async def open(self) -> None:
         """Connect, and listen to all channels again."""
@@ -251,6 +256,7 @@ class _Line:
                     "which no notification comes; add a [storage.ALIAS] with the server's own address, and name it as "
                     "`database` in [pubsub]"
                 )
+            await self._look_for_poolers(connection)
             self._lost = False
             raw.add_termination_listener(self._end)
             for channel in list(self._topics):
@@ -259,6 +265,19 @@ class _Line:
             connection.terminate()
             raise
         self.connection = connection
+
+    async def _look_for_poolers(self, connection: Connection) -> None:
+        """Tell once of a pooler between: it gives the session a number of its own. In transaction mode it takes LISTEN,
+        and the notifications go to whoever has the server's connection when they come."""
+        if self._pooler_told or (await connection.fetch(OWN_NUMBER))[0][0] == connection.server_id:
+            return
+        self._pooler_told = True
+        logger.warning(
+            "a pooler such as PgBouncer stands between the pub/sub and the database %r; in transaction mode no "
+            "notification comes through it: add a [storage.ALIAS] with the server's own address, and name it as "
+            "`database` in [pubsub]",
+            self.backend.database.alias,
+        )
 
     async def keep(self) -> None:
         """Do what is wished for, and connect again whenever the connection was lost."""

@@ -24,7 +24,7 @@ from covet_orm.drivers.errors import interrupted, not_in_use_twice
 from covet_orm.drivers.options import MySQLOptions
 from covet_orm.drivers.protocol import Connection, Inserted, Row, Rows, SessionState
 from covet_orm.drivers.tls import tls_context
-from covet_orm.exceptions import ConnectionLost, DatabaseError, ProgrammingError
+from covet_orm.exceptions import ConnectionLost, DatabaseError, ProgrammingError, ReadOnlyDatabase
 from covet_orm.urls import Target
 
 try:
@@ -42,6 +42,7 @@ __all__ = ["MySQLConnection", "MySQLDriver"]
 
 logger = logging.getLogger("covet.orm")
 NO_SUCH_THREAD = 1094
+SERVER_READ_ONLY = ("1290", "1836")
 CLOSE_SECONDS = 5.0
 DRAIN_SECONDS = 0.2
 numbers = itertools.count(1)
@@ -181,7 +182,8 @@ class MySQLConnection:
     async def _failure(self, error: BaseException, sql: str, *, quotable: bool = False) -> Exception:
         """Note what a failed statement left; what its error is here. What is none of a database is raised as it is."""
         translated = translate(error, sql, quotable=quotable) if isinstance(error, Exception) else None
-        if translated is None or isinstance(translated, ConnectionLost):
+        demoted = isinstance(translated, ReadOnlyDatabase) and translated.code in SERVER_READ_ONLY
+        if translated is None or isinstance(translated, ConnectionLost) or (demoted and self._driver.writes):
             self._phase = BROKEN
             self.raw.cut()
             if translated is None:
@@ -223,19 +225,23 @@ class MySQLDriver:
     Args:
         target: where the database is.
         options: the settings of the session.
+        writes: whether a server that refuses to write is to be left, unless the options are for reading: a connection
+            that learns of it is cut. Not so for a replica.
 
     Raises:
         ConfigurationError: the files for TLS cannot be used.
 
     Attributes:
+        writes: whether that is so.
         kind: `mysql` or `mariadb`; by the URL's scheme before the first connection, by the server's version after it.
         server_version: the server's own words; empty before the first connection.
     """
 
-    def __init__(self, target: Target, options: MySQLOptions | None = None) -> None:
+    def __init__(self, target: Target, options: MySQLOptions | None = None, *, writes: bool = True) -> None:
         self.kind = target.scheme
         self.target = target
         self.options = options or MySQLOptions()
+        self.writes = writes and not self.options.only_reads
         self.server_version = ""
         self._tls = tls_context(self.options)
 

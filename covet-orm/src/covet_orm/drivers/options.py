@@ -19,13 +19,16 @@ __all__ = [
     "SQLFunction",
     "SQLiteOptions",
     "ServerOptions",
+    "SessionAttribute",
     "TLSMode",
 ]
 
 TLSMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 """How much TLS is wanted, in the words of libpq: none; if the server offers it; always, with whatever certificate; with
 one that a known authority signed; and with one that is also for the host's name."""
-
+SessionAttribute = Literal["any", "primary", "standby", "prefer-standby", "read-write", "read-only"]
+"""Which servers will do, in the words of libpq: of whatever role; no replica; a replica; a replica if there is one; one
+whose sessions take writes; one whose sessions do not."""
 
 TLS_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 
@@ -48,6 +51,11 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         if not self.connect_timeout > 0:
             raise ConfigurationError(f"connect_timeout is seconds above 0, not {self.connect_timeout}")
         self._require_seconds("statement_timeout")
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nobody is to write through it, so that a server that refuses to will do."""
+        return self.read_only
 
     def _require_seconds(self, *names: str) -> None:
         """Times of 0 switch something off; beyond 24 days they do not fit the servers' milliseconds."""
@@ -99,15 +107,21 @@ class PostgreSQLOptions(ServerOptions, frozen=True, kw_only=True, forbid_unknown
         statement_cache_size: how many prepared statements a connection keeps.
         pgbouncer: whether a PgBouncer in transaction mode stands between: no statement is prepared by name, the driver
             keeps `statement_timeout` itself, and session settings that PgBouncer does not know are refused.
-        target_session_attrs: which of several hosts will do, in the words of libpq.
+        target_session_attrs: which of the hosts will do, in the words of libpq. By default that of several which takes
+            writes (`read-write`), and `any` where there is one, with `read_only`, or with `pgbouncer`.
         server_settings: further settings of the session, by name.
     """
 
     idle_in_transaction_timeout: float = 0.0
     statement_cache_size: int = 500
     pgbouncer: bool = False
-    target_session_attrs: Literal["any", "primary", "standby", "prefer-standby", "read-write", "read-only"] = "any"
+    target_session_attrs: SessionAttribute | None = None
     server_settings: Mapping[str, str] = {}
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nobody is to write through it, so that a server that refuses to will do."""
+        return self.read_only or self.target_session_attrs in ("standby", "prefer-standby", "read-only")
 
     def __post_init__(self) -> None:
         super().__post_init__()
