@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 from tests.services.databases import SERVERS, ask
 from tests.services.databases import Database as Server
@@ -21,13 +23,16 @@ from covet.testing import plugin_sandbox
 from covet.testing.conformance.cache import CacheBackendConformance
 from covet_orm.cache import DatabaseCache
 from covet_orm.databases import Database
-from covet_orm.exceptions import DatabaseError
-from covet_orm.expiry import BATCH
-from covet_orm.store_tables import StoreTableMissing
+from covet_orm.drivers.protocol import Connection
+from covet_orm.exceptions import DatabaseError, ProgrammingError, SerializationFailure
+from covet_orm.expiry import BATCH, EVER
+from covet_orm.store_tables import StoreTableMissing, all_or_nothing
+from covet_orm.testing import captured_queries
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_790_000_000.0
+LEAST, MOST = -(2**63), 2**63 - 1
 
 
 class TestKit(CacheBackendConformance):
@@ -105,6 +110,124 @@ async def test_those_who_write_the_same_keys_at_once_all_succeed(database: Datab
         for number in range(8):
             group.start_soon(write, number)
     assert len(set((await cache.get_many(names)).values())) <= 8
+
+
+# Counters
+
+
+async def test_counting_is_one_statement(database: Database) -> None:
+    """Also of a counter that begins, that passes 0, that has ended, and while others count."""
+    clock = Clock()
+    cache = await cache_in(database, clock=clock)
+    await cache.set("ended", b"no number", 5)
+    with captured_queries(database) as queries:
+        counted = [await cache.increment("count", by, 10) for by in (1, 2, -3, -5, 5, 7, 2)]
+        assert counted == [1, 3, 0, -5, 0, 7, 9]
+        clock.now += 11
+        assert await cache.increment("ended", 3, 10**6) == 3
+        assert await cache.increment("count", 2, None) == 2
+        assert await cache.increment("count", -2, 1) == 0
+        clock.now += 1000
+        assert await cache.get("count") == b"0"
+        found: list[int] = []
+
+        async def add() -> None:
+            for _ in range(20):
+                found.append(await cache.increment("many", 2, None))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(add)
+    assert sorted(found) == list(range(2, 322, 2))
+    assert [query.name for query in queries] == [
+        *["covet_cache.increment"] * 10,
+        "covet_cache.get",
+        *["covet_cache.increment"] * 160,
+    ]
+
+
+NO_NUMBERS = [
+    b"", b" ", b"-", b"+5", b" 5", b"5 ", b"5\n", b"\n5", b"5\r\n", b"5.0", b"1e3", b"0x10", b"--1", b"1-", b"five",
+    b"\xff", b"5\xff", b"1\x002", b"1\x00", b"\x00", "\u0663".encode(), "\uff15".encode(), b"1_000", b"NaN", b"NULL",
+    b"'", b"12345678901234567890", b"9" * 100,
+]  # fmt: skip
+
+
+async def test_what_is_no_number_is_not_counted(database: Database) -> None:
+    """Whatever a server would make of it."""
+    cache = await cache_in(database)
+    for value in NO_NUMBERS:
+        await cache.set("key", value, None)
+        with pytest.raises(ValueError, match="no number"):
+            await cache.increment("key", 1, None)
+        assert await cache.get("key") == value
+
+
+async def test_numbers_in_other_forms_are_counted(database: Database) -> None:
+    cache = await cache_in(database)
+    for value, by, then in (
+        (b"007", 1, 8),
+        (b"-0", 5, 5),
+        (b"-007", 7, 0),
+        (b"0", 2, 2),
+        (b"2", 2, 4),
+        (b"999999999999999999", 1, 10**18),
+        (b"9223372036854775808", -1, MOST),
+        (b"9223372036854775806", 1, MOST),
+        (b"-9223372036854775807", -1, LEAST),
+        (b"1", MOST - 1, MOST),
+        (b"-5", 2**63, MOST - 4),
+        (b"0", LEAST, LEAST),
+    ):
+        await cache.set("key", value, None)
+        assert await cache.increment("key", by, None) == then, value
+        assert await cache.get("key") == b"%d" % then
+        assert await cache.increment("key", 0, None) == then
+        step = 1 if then == MOST else -1
+        if then in (MOST, LEAST):
+            with pytest.raises(ValueError, match="64 bits"):
+                await cache.increment("key", step, None)
+            assert await cache.get("key") == b"%d" % then
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(-4, 4),
+            st.sampled_from([MOST, LEAST, MOST - 1, 10**17, -(10**18)]),
+            st.sampled_from([b"1", b"-3", b"x", b"\xff"]),
+        ),
+        max_size=12,
+    )
+)
+async def test_a_counter_is_as_a_number_of_python(database: Database, steps: list[int | bytes]) -> None:
+    cache = await cache_in(database)
+    await cache.clear()
+    value: bytes | None = None
+    for step in steps:
+        if isinstance(step, bytes):
+            await cache.set("key", step, None)
+            value = step
+            continue
+        try:
+            then = int(value or b"0") + step
+        except ValueError:
+            then = MOST + 1
+        if LEAST <= then <= MOST:
+            assert await cache.increment("key", step, None) == then
+            value = b"%d" % then
+        else:
+            with pytest.raises(ValueError, match=r"no number|64 bits"):
+                await cache.increment("key", step, None)
+        assert await cache.get("key") == value
+
+
+async def test_a_counter_too_large_to_keep_is_not_kept(database: Database) -> None:
+    cache = await cache_in(database, max_value_bytes=1)
+    assert [await cache.increment("key", 10, None) for _ in range(2)] == [10, 10]
+    assert await cache.get("key") is None
+    assert [await cache.increment("small", 2, None) for _ in range(2)] == [2, 4]
 
 
 # What leaves
@@ -264,7 +387,7 @@ async def test_a_statement_that_sqlite_is_at_takes_no_transaction_along(tmp_path
         async with database.transaction():
             await database.execute("INSERT INTO other VALUES (1)")
             with anyio.move_on_after(0.02) as scope:
-                await cache.table.run(lambda connection: connection.execute(f"INSERT INTO other {many}"))
+                await cache.table.run(lambda connection: connection.execute(f"INSERT INTO other {many}"), name="other")
             assert scope.cancelled_caught
         assert await database.fetch_value("SELECT count(*) FROM other") == 1 + rows
 
@@ -366,6 +489,58 @@ async def test_values_are_there_after_the_server_was_killed(server: Any, url: st
                     break
                 except DatabaseError:
                     await anyio.sleep(0.05)
+
+
+# Several statements
+
+
+async def test_of_several_statements_all_happen_or_none(database: Database) -> None:
+    """Inside of a transaction of SQLite, which has one connection that writes: those of the store alone."""
+    cache = await cache_in(database)
+    await database.execute("CREATE TABLE other (a int)")
+
+    async def call(connection: Connection) -> None:
+        async with all_or_nothing(connection, database.begin_statement(read_only=False)):
+            insert = cache.table.compiled(("add",))
+            values = {"key": b"key", "value": b"value", "size": 1, "expires": EVER, "now": 0.0}
+            assert (await connection.insert(insert.sql, insert.parameters(values))).changed == 1
+            await connection.execute("INSERT INTO nowhere VALUES (1, 2)")
+
+    for inside in (False, True):
+        if inside:
+            async with database.transaction():
+                await database.execute("INSERT INTO other VALUES (1)")
+                with pytest.raises((ProgrammingError, StoreTableMissing)):
+                    await cache.table.run(call, name="both")
+        else:
+            with pytest.raises((ProgrammingError, StoreTableMissing)):
+                await cache.table.run(call, name="both")
+        assert await cache.get("key") is None
+    assert await database.fetch_value("SELECT count(*) FROM other") == 1
+    assert await cache.increment("count", 1, None) == 1
+
+
+async def test_what_the_server_ended_for_the_sake_of_another_is_tried_again(database: Database) -> None:
+    """A few times."""
+    cache = await cache_in(database)
+    tries: list[int] = []
+
+    def ended(times: int) -> Any:
+        async def call(connection: Connection) -> int:
+            tries.append(1)
+            if len(tries) <= times:
+                raise SerializationFailure("somebody else was first")
+            return 5
+
+        return call
+
+    assert await cache.table.run(ended(3), name="tried") == 5
+    assert len(tries) == 4
+    tries.clear()
+    with pytest.raises(SerializationFailure):
+        await cache.table.run(ended(1000), name="tried")
+    assert 4 < len(tries) < 20
+    assert {pool.stats.in_use for pool in database.pools()} == {0}
 
 
 # An application

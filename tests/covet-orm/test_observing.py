@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -17,14 +18,18 @@ from tests.services.databases import Database as Server
 import covet
 import covet_orm.observing
 from covet import Covet
+from covet.sessions import StoredSession
 from covet.testing import TestClient
+from covet_orm.cache import DatabaseCache
 from covet_orm.databases import Database
 from covet_orm.events import PoolExhausted, QueryDone
 from covet_orm.exceptions import PoolTimeout, ProgrammingError, UniqueViolation
 from covet_orm.fields import CharField, IntegerField, ManyToManyField
 from covet_orm.models import Model
 from covet_orm.models.registry import Registry
-from covet_orm.observing import unwatch, watch
+from covet_orm.observing import WATCHED, unwatch, watch
+from covet_orm.sessions import DatabaseSessionStore
+from covet_orm.store_tables import StoreTableMissing
 
 pytestmark = pytest.mark.anyio
 
@@ -195,6 +200,77 @@ async def test_waiting_and_transactions_are_told(url: str) -> None:
         assert third.waited > 0
 
 
+@pytest.mark.parametrize("show_parameters", [False, True])
+async def test_the_statements_of_stores_are_told_without_their_values(url: str, show_parameters: bool) -> None:
+    """Whose sessions are slow, wants to see them; what is in them is nobody's affair."""
+    async with listening(url, show_parameters=show_parameters) as (database, heard):
+        cache, sessions = DatabaseCache(database), DatabaseSessionStore(database)
+        await cache.table.create()
+        await sessions.table.create()
+        heard.events.clear()
+        await cache.set_many({f"key {number}": b"value" for number in range(3)}, None)
+        await cache.set("large", b"x", None)
+        await cache.get("key 1")
+        now = time.time()
+        kept = StoredSession(
+            values=b"", version=1, user=None, created=now, authenticated=None, seen=now, expires=now + 9
+        )
+        await sessions.create(b"k" * 32, kept, now)
+        await sessions.load(b"k" * 32, now)
+        async with database.transaction():
+            await cache.get("key 1")
+        events = heard.taken()
+        assert {event.parameters for event in events} == {None}
+        assert {event.sql.split()[0] for event in events} == {"INSERT", "SELECT"}
+        assert [event.name for event in events if event.sql.startswith("SELECT")] == [
+            "covet_cache.get",
+            "covet_sessions.load",
+            "covet_cache.get",
+        ]
+        assert {event.name for event in events if event.sql.startswith("INSERT")} == {
+            "covet_cache.put",
+            "covet_sessions.create",
+        }
+        assert all(event.rows == 1 for event in events if event.sql.startswith("SELECT"))
+        assert (events[-1].obtained == "transaction") == (database.kind == "sqlite")
+
+
+async def test_a_watcher_hears_of_stores(url: str) -> None:
+    async with Database(url) as database:
+        cache = DatabaseCache(database, create_table=True)
+        await cache.set("key", b"value", None)
+        heard: list[QueryDone] = []
+        tell = heard.append
+        watch(database, tell)
+        with pytest.raises(ValueError, match="no number"):
+            await cache.increment("key", 1, None)
+        unwatch(database, tell)
+        await cache.get("key")
+        assert [event.name for event in heard] == ["covet_cache.increment", "covet_cache.get"]
+
+
+async def test_a_store_that_waited_and_one_that_failed_are_told(url: str) -> None:
+    async with listening(url, max_size=1) as (database, heard):
+        cache = DatabaseCache(database)
+        await cache.table.create()
+        pool = await database.pool_for(reads=False)
+        held = await pool.acquire()
+        heard.events.clear()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(cache.set("key", b"value", None))
+            await until(lambda: bool(pool._waiters), "the store waits")
+            pool.release(held)
+        (event,) = heard.taken()
+        assert event.obtained == "waited"
+        assert event.waited > 0
+        await database.execute("DROP TABLE covet_cache")
+        heard.events.clear()
+        with pytest.raises(StoreTableMissing):
+            await cache.get("key")
+        (event,) = heard.taken()
+        assert event.error is not None
+
+
 async def test_the_route_of_the_request_is_told(url: str) -> None:
     heard = Listener()
     database = Database(url)
@@ -224,7 +300,11 @@ async def test_nothing_is_built_while_nobody_listens(url: str) -> None:
             await Book.objects.filter(pages=3).first()
             await Book.objects.bulk_create([Book(title=f"other {number}")])
 
+        cache = DatabaseCache(database, create_table=True)
+
         await work(0)
+        await cache.get("first")
+        await cache.increment("count", 1, None)
         called: list[str] = []
 
         def note(frame: FrameType, event: str, argument: object) -> None:
@@ -234,6 +314,8 @@ async def test_nothing_is_built_while_nobody_listens(url: str) -> None:
         sys.setprofile(note)
         try:
             await work(1)
+            await cache.get("first")
+            await cache.increment("count", 1, None)
         finally:
             sys.setprofile(None)
         assert called == []
@@ -250,10 +332,13 @@ async def test_a_watcher_hears_without_an_application_until_it_is_removed(url: s
         await Book.objects.using(database).count()
         unwatch(database, tell_first)
         await Book.objects.using(database).count()
+        await Book.objects.using(database).filter(pages=1).update(pages=2)
+        await Book.objects.using(database).filter(pages=2).delete()
         unwatch(database, tell_second)
         await Book.objects.using(database).count()
-        assert (len(first), len(second)) == (1, 2)
-        assert not {"_fetch", "connection"} & vars(database).keys()
+        assert len(first) == 1
+        assert [event.sql.split()[0] for event in second] == ["SELECT", "SELECT", "UPDATE", "DELETE"]
+        assert not {*WATCHED} & vars(database).keys()
 
 
 async def test_slow_queries_are_logged_with_the_line_that_asked(url: str, caplog: pytest.LogCaptureFixture) -> None:

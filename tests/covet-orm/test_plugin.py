@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -23,12 +24,35 @@ from covet.storage import StorageBackend
 from covet.testing import TestClient, plugin_sandbox
 from covet_orm.databases import Database
 from covet_orm.exceptions import DatabaseError, ReadOnlyDatabase
+from covet_orm.fields import ForeignKey, IntegerField
 from covet_orm.health import check_database
+from covet_orm.models import Model, Registry
+from covet_orm.nplusone import NPlusOneWarning
+from covet_orm.relations.managers import RelatedManager
 from covet_orm.store_tables import StoreTableMissing
 
 pytestmark = pytest.mark.anyio
 
 KEY = {"secret_key": "k" * 32}
+
+pages = Registry()
+
+
+class Page(Model):
+    number = IntegerField(default=0)
+
+    class Meta:
+        registry = pages
+
+    if TYPE_CHECKING:
+        links: RelatedManager[Link]
+
+
+class Link(Model):
+    page = ForeignKey(Page, related_name="links")
+
+    class Meta:
+        registry = pages
 
 
 def application(*plugins: Any, debug: bool = True, **settings: Any) -> Covet:
@@ -134,6 +158,97 @@ async def test_tables_are_made_at_the_start_in_debug_mode_alone(
             assert isinstance(storage, Database)
             assert set(await storage.create_all()) >= {"covet_sessions", "covet_cache"}
             assert await app.backends.configured("cache", "default").backend.get("key") is None
+
+
+# Queries in loops
+
+
+async def told_of(url: str, *, debug: bool, aliases: tuple[str, ...] = ("default",), **more: Any) -> list[str]:
+    """What an application is warned of whose handler asks for one object after another, in each of its databases."""
+    app = application(debug=debug, storage={alias: {"url": url, **more} for alias in aliases})
+
+    @app.get("/loop/{alias}")
+    async def loop(alias: str) -> int:
+        pages = await Page.objects.using(alias).order_by("id")
+        return sum([await page.links.count() for page in pages])
+
+    @app.get("/statements/{alias}")
+    async def statements(alias: str) -> int:
+        return sum([await Page.objects.using(alias).filter(id=number).count() for number in range(20)])
+
+    @app.get("/few")
+    async def few() -> list[int]:
+        return [await page.links.count() for page in await Page.objects.order_by("id")[:5]]
+
+    @app.websocket("/chat")
+    async def chat(websocket: covet.WebSocket) -> None:
+        await websocket.accept()
+        async for _ in websocket.iter_text():
+            await websocket.send_text(str(await Page.objects.count()))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        async with TestClient(app) as client:
+            database = app.storage["default"]
+            assert isinstance(database, Database)
+            await database.create_all(pages)
+            await Page.objects.bulk_create([Page() for _ in range(10)])
+            for alias in aliases:
+                assert (await client.get(f"/loop/{alias}")).json() == 0
+                assert (await client.get(f"/statements/{alias}")).json() == 10
+            # Each request has a count of its own.
+            for _ in range(3):
+                assert (await client.get("/few")).json() == [0] * 5
+            async with client.websocket("/chat") as socket:
+                for _ in range(10):
+                    await socket.send_text("next")
+                    assert await socket.receive_text() == "10"
+            # As a worker does.
+            for _ in range(10):
+                await Page.objects.count()
+            unchanged = "fetch_rows" not in vars(database)
+        assert unchanged is not (debug and more.get("warn_n_plus_one", True))
+        assert "fetch_rows" not in vars(database)
+    assert all(one.category is NPlusOneWarning and one.filename == __file__ for one in told)
+    return [str(one.message) for one in told]
+
+
+async def test_a_request_that_asks_in_a_loop_is_warned_of_in_debug_mode(url: str) -> None:
+    told = await told_of(url, debug=True)
+    assert len(told) == 2, told
+    assert "Page.links was asked for 6 times" in told[0]
+    assert ".prefetch_related('links')" in told[0]
+    assert "Page.count was asked for 6 times" in told[1]
+
+
+async def test_each_database_is_watched(url: str) -> None:
+    told = await told_of(url, debug=True, aliases=("default", "other"))
+    assert len(told) == 4, told
+
+
+async def test_nobody_is_warned_without_debug_mode(url: str) -> None:
+    assert await told_of(url, debug=False) == []
+
+
+async def test_the_warning_can_be_turned_off(url: str) -> None:
+    assert await told_of(url, debug=True, warn_n_plus_one=False) == []
+
+
+async def test_a_database_that_is_not_watched_is_none_that_is_warned_of(url: str) -> None:
+    """Beside one that is: what is asked of an object's relation is told of with its statement alone."""
+    app = application(storage={"default": {"url": url, "warn_n_plus_one": False}, "other": {"url": url}})
+
+    @app.get("/")
+    async def loop() -> int:
+        return sum([await page.links.count() for page in await Page.objects.all()])
+
+    async with TestClient(app) as client:
+        database = app.storage["default"]
+        assert isinstance(database, Database)
+        await database.create_all(pages)
+        await Page.objects.bulk_create([Page() for _ in range(10)])
+        # Warnings are errors in these tests.
+        assert (await client.get("/")).json() == 0
 
 
 # Health

@@ -19,9 +19,12 @@ from covet import Covet
 from covet.testing import TestClient, plugin_sandbox
 from covet.testing.conformance.faults import at_every_await
 from covet_orm import fields
+from covet_orm.cache import DatabaseCache
 from covet_orm.databases import Database
+from covet_orm.events import QueryDone
 from covet_orm.exceptions import DatabaseUnavailable, ReadOnlyDatabase
 from covet_orm.models import Model, Registry
+from covet_orm.observing import unwatch, watch
 from covet_orm.replicas import PrimaryDemoted, ReplicaLeft, ReplicaReturned, read_session
 from covet_orm.replicas.routing import ReadRouter
 
@@ -137,6 +140,42 @@ async def test_reads_go_to_the_replica_and_all_else_to_the_primary(servers: Serv
         assert await servers.answers(database.primary()) == "primary"
         assert database.primary() is database.primary()
         assert await servers.answers(database) == "replica"
+
+
+async def test_what_is_asked_of_the_primary_of_a_watched_database_is_told_and_asked_there(servers: Servers) -> None:
+    """A database that is watched has other methods, which ask replicas."""
+    async with servers.database(slow_query=3600) as database:
+        heard: list[QueryDone] = []
+        tell = heard.append
+        watch(database, tell)
+        await database.create_all(registry)
+        note = await Note.objects.create(text="first")
+        servers.replica.catch_up()
+        servers.replica.pause_replay()
+        assert await servers.answers(database) == "replica"
+        assert await servers.answers(database.primary()) == "primary"
+        assert await Note.objects.using("primary").filter(pk=note.pk).update(text="second") == 1
+        with read_session():
+            heard.clear()
+            assert (await Note.objects.get(pk=note.pk)).text == "first"
+            assert (await Note.objects.using("primary").get(pk=note.pk)).text == "second"
+            assert await Note.objects.using("primary").filter(pk=note.pk).update(text="third") == 1
+            assert len(heard) == 3
+        unwatch(database, tell)
+        await Note.objects.using("primary").count()
+        assert len(heard) == 3
+
+
+async def test_a_store_of_the_primary_does_not_wait_for_the_transaction_around_it(servers: Servers) -> None:
+    """It knows that the caller holds a connection already."""
+    servers.primary.execute("DROP TABLE IF EXISTS covet_cache", database="test")
+    async with servers.database(max_size=1, acquire_timeout=2) as database:
+        cache = DatabaseCache(database.primary(), create_table=True)
+        await cache.set("key", b"before", None)
+        async with database.transaction():
+            await cache.set("key", b"value", None)
+        assert await cache.get("key") == b"value"
+    servers.primary.execute("DROP TABLE covet_cache", database="test")
 
 
 async def test_models_are_read_from_the_replica_unless_the_primary_is_asked_for(servers: Servers) -> None:

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,12 @@ from benchmarks import evidence
 
 from covet_orm import BigAutoField, CharField, Database, F, IntegerField, Model, OrmError, Registry
 from covet_orm.drivers.protocol import SessionState
+from covet_orm.pool import Pool
 
 TASKS = 50
 POOL = 10
 NAMES = ("postgresql-15", "postgresql-18", "mariadb")
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'covet' AND datname = current_database()"
 registry = Registry()
 
 
@@ -161,24 +164,27 @@ async def _look(database: Database, outcome: Outcome) -> None:
     outcome.lost = len(outcome.acknowledged - set(codes))
     outcome.twice = sum(1 for count in codes.values() if count > 1)
     outcome.sum_is_right = sum(await Account.objects.all().values_list("balance", flat=True)) == 20 * 100
-    stats = [pool.stats for pool in database.pools()]
-    outcome.held = sum(one.in_use for one in stats)
-    outcome.known = sum(one.size for one in stats)
-    taken = []
-    pool = database.pools()[0]
-    while (connection := pool.try_acquire()) is not None:
-        taken.append(connection)
-    outcome.dirty = sum(1 for connection in taken if connection.state is not SessionState.IDLE)
-    for connection in taken:
-        pool.release(connection)
+    outcome.held, outcome.dirty, outcome.known = look_at_pools(database.pools())
     if database.kind == "postgresql":
-        outcome.sessions = await database.fetch_value(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'covet' AND datname = current_database()"
-        )
+        outcome.sessions = await database.fetch_value(SESSIONS)
     elif database.kind == "mariadb":
         outcome.sessions = await database.fetch_value(
             "SELECT count(*) FROM information_schema.processlist WHERE db = database()"
         )
+
+
+def look_at_pools(pools: Sequence[Pool]) -> tuple[int, int, int]:
+    """How many connections are held, how many of the others are not at rest, and how many there are in all."""
+    stats = [pool.stats for pool in pools]
+    dirty = 0
+    for pool in pools:
+        taken = []
+        while (connection := pool.try_acquire()) is not None:
+            taken.append(connection)
+        dirty += sum(connection.state is not SessionState.IDLE for connection in taken)
+        for connection in taken:
+            pool.release(connection)
+    return sum(one.in_use for one in stats), dirty, sum(one.size for one in stats)
 
 
 async def _write_until_killed(path: str) -> None:

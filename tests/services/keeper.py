@@ -172,6 +172,8 @@ def main(arguments: list[str]) -> None:
             if woken in ready:
                 return
             if 0 not in ready:
+                # What starts and ends servers by itself, as Patroni does, waits until nothing of them is left.
+                keeper.poll()
                 continue
             received = os.read(0, 1 << 16)
             if not received:

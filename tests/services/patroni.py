@@ -68,6 +68,7 @@ class Node(Server):
     Args:
         name: of the node.
         etcd: where the nodes agree.
+        synchronous: whether a commit waits for a replica, and only such a replica is promoted.
 
     Attributes:
         port: that of PostgreSQL.
@@ -76,11 +77,12 @@ class Node(Server):
 
     kind = "postgresql"
 
-    def __init__(self, name: str, etcd: Etcd) -> None:
+    def __init__(self, name: str, etcd: Etcd, *, synchronous: bool = False) -> None:
         self.program = require("patroni")
         self.programs = Path(require("postgres")).parent
         super().__init__(name)
         self.etcd = etcd
+        self.synchronous = synchronous
         self.api_port = free_port()
         self.api = f"http://{self.host}:{self.api_port}"
         self.data = self.folder / "data"
@@ -96,7 +98,8 @@ class Node(Server):
         where, account = f"{self.host}:{self.port}", {"username": USER, "password": PASSWORD}
         # The log of the server among Patroni's own.
         own = {"unix_socket_directories": str(self.folder), "dynamic_shared_memory_type": "mmap"}
-        shared = ("fsync", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "timezone", "log_timezone")
+        # Not without full_page_writes, from which pg_rewind takes what a former primary has to forget.
+        shared = ("fsync", "shared_buffers", "max_wal_size", "jit", "timezone", "log_timezone")
         return {
             "scope": SCOPE,
             "name": self.name,
@@ -105,6 +108,7 @@ class Node(Server):
             "bootstrap": {
                 "dcs": {
                     "ttl": 20, "loop_wait": 2, "retry_timeout": 3,
+                    "synchronous_mode": self.synchronous, "synchronous_mode_strict": self.synchronous,
                     "postgresql": {
                         "use_pg_rewind": True,
                         "parameters": {
@@ -143,6 +147,11 @@ class Node(Server):
         answer = _request(f"{self.api}/primary")
         return answer is not None and answer[0] == 200
 
+    def can_lead(self) -> bool:
+        """Whether it is a replica; where replication is synchronous, the one that commits wait for."""
+        answer = _request(f"{self.api}/{'synchronous' if self.synchronous else 'replica'}")
+        return answer is not None and answer[0] == 200
+
     def url(self, database: str = "postgres") -> str:
         """The URL of a database on this node."""
         return f"postgresql://{USER}:{PASSWORD}@{self.host}:{self.port}/{quote(database, safe='')}"
@@ -161,13 +170,17 @@ class Cluster:
 
     Args:
         size: how many nodes.
+        synchronous: whether a commit waits for a replica, and only such a replica is promoted.
     """
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(self, size: int = 3, *, synchronous: bool = False) -> None:
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self.etcd = stack.enter_context(Etcd())
-            self.nodes = [stack.enter_context(Node(f"node{number}", self.etcd)) for number in range(1, size + 1)]
+            self.nodes = [
+                stack.enter_context(Node(f"node{number}", self.etcd, synchronous=synchronous))
+                for number in range(1, size + 1)
+            ]
             self._stack = stack.pop_all()
 
     def start(self) -> Self:
@@ -204,6 +217,18 @@ class Cluster:
         leader = wait_until(found, "a node leads", PATIENCE)
         assert leader is not None
         return leader
+
+    def wait_candidate(self) -> Node:
+        """A node that could lead next, once there is one.
+
+        Raises:
+            ServiceError: there is none in time.
+        """
+        node = wait_until(
+            lambda: next((node for node in self.nodes if node.can_lead()), None), "a node could lead", PATIENCE
+        )
+        assert node is not None
+        return node
 
     def catch_up(self, replica: Node) -> None:
         """Wait until a node has applied what the leader has written so far; Patroni promotes none that lags.
@@ -248,9 +273,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def run(size: int = 3) -> Iterator[Cluster]:
+def run(size: int = 3, *, synchronous: bool = False) -> Iterator[Cluster]:
     """A running cluster while the context lasts; skips the test, or fails it in CI, where a program is missing."""
-    with Cluster(size) as cluster:
+    with Cluster(size, synchronous=synchronous) as cluster:
         yield cluster.start()
 
 

@@ -173,6 +173,10 @@ _HOMES = {
     ),
     "covet_orm.relations.prefetching": ("Prefetch",),
     "covet_orm.replicas": ("read_session",),
+    "covet_orm.routers": (
+        "Router",
+        "routing",
+    ),
     "covet_orm.signals": (
         "m2m_changed",
         "post_delete",
@@ -334,6 +338,8 @@ if TYPE_CHECKING:
     from covet_orm.querybuilder import QueryBuilder as QueryBuilder
     from covet_orm.relations.prefetching import Prefetch as Prefetch
     from covet_orm.replicas import read_session as read_session
+    from covet_orm.routers import Router as Router
+    from covet_orm.routers import routing as routing
     from covet_orm.signals import m2m_changed as m2m_changed
     from covet_orm.signals import post_delete as post_delete
     from covet_orm.signals import post_save as post_save

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from covet.context import current_app
@@ -14,8 +14,20 @@ from covet_orm.exceptions import OrmError
 if TYPE_CHECKING:
     from covet_orm.databases import Database, Lane
     from covet_orm.models.instances import Model
+    from covet_orm.queries.querysets import QuerySet
+    from covet_orm.routers import Beside
 
-__all__ = ["NoDatabase", "StandIn", "database_for", "find_database", "opened", "scoped", "stand_ins"]
+__all__ = [
+    "NoDatabase",
+    "StandIn",
+    "database_for",
+    "find_database",
+    "home_of",
+    "opened",
+    "routed",
+    "scoped",
+    "stand_ins",
+]
 
 scoped: ContextVar[Mapping[str, Database]] = ContextVar("covet_orm.databases")
 """The databases of the `async with` blocks around this code, by alias."""
@@ -25,6 +37,9 @@ opened: WeakSet[Database] = WeakSet()
 
 stand_ins: list[StandIn] = []
 """The databases that stand in for others, the latest last; tests have one, to have everything in one transaction."""
+
+routed = False
+"""Whether anybody in this process has had routers: all that queries look at who have none."""
 
 
 class NoDatabase(OrmError):  # noqa: N818 - it tells what there is not
@@ -43,20 +58,42 @@ class StandIn(NamedTuple):
     lane_for: Callable[[Database], Lane | None]
 
 
-def database_for(model: type[Model], using: str | Database | None = None) -> Database:
-    """The database that serves a model: the one that is named, that of the model, or the default.
+def database_for(model: type[Model], using: str | Database | Beside | None = None, *, writes: bool = False) -> Database:
+    """The database that serves a model: the one that is named, that of the routers, of the model, or the default.
+
+    Args:
+        model: the model.
+        using: the one that is named; or the object that what is asked for belongs to.
+        writes: whether it is for a write, which routers may send elsewhere.
 
     Raises:
         NoDatabase: there is none.
     """
+    if routed and (using is None or isinstance(using, tuple)):
+        from covet_orm.routers import route
+
+        return route(model, using, writes=writes)
     if using is not None and not isinstance(using, str):
-        return using
+        return using  # type: ignore[return-value]  # a Beside is only there where somebody has routers
     try:
         return find_database(using or model._meta.database)
     except NoDatabase:
         if using != "primary":
             raise
         return find_database(model._meta.database).primary()
+
+
+def home_of(query: QuerySet[Any], read: Database) -> Database:
+    """The database that the objects of a query belong to: the one that it reads, unless routers write them elsewhere.
+
+    Raises:
+        QueryError: that is of another kind, where objects could not be saved.
+    """
+    if not routed:
+        return read
+    from covet_orm.routers import home
+
+    return home(query, read)
 
 
 def find_database(alias: str | None = None) -> Database:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
 from anyio.lowlevel import checkpoint
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table, bindparam, case, delete, func, select
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.sql import ClauseElement
 
+from covet_orm.cache_table import TAKEN, CacheStatements, define_cache
 from covet_orm.databases import Database
 from covet_orm.drivers.protocol import Connection
-from covet_orm.expiry import EVER, ExpiringStatements, Expiry, Start
+from covet_orm.expiry import EVER, Expiry, Start
 from covet_orm.store_tables import StoreTable, all_or_nothing
 
 __all__ = ["DatabaseCache"]
 
 NUMBER = re.compile(rb"-?[0-9]{1,19}")
-# Four bytes for each of 250 characters.
-KEY_BYTES = 1000
+LEAST, MOST = -(2**63), 2**63 - 1
+# Bytes of the longest number.
+NUMBER_BYTES = 20
 # Bytes that a row takes beside key and value, about, on PostgreSQL, with its share of the indexes.
 ROW_BYTES = 100
 # How many keys or rows one statement is made for; beside the last one, the next larger is taken.
@@ -32,122 +30,6 @@ SIZES = (1, 4, 16, 64, 256, 1024)
 MOST_BYTES = 500_000
 # How many rows `clear` removes at once: what takes a fraction of a second.
 CLEARED = 10_000
-# What `add` tells through the server's last_insert_id(), on MySQL and MariaDB.
-REPLACED, TAKEN = 1, 2
-COLUMNS = ("value", "size", "expires")
-
-
-class CacheStatements(ExpiringStatements):
-    """The statements of `DatabaseCache`."""
-
-    def get(self) -> ClauseElement:
-        """A value by its key."""
-        return select(self.table.c.value).where(*self._alive())
-
-    def get_many(self, size: int) -> ClauseElement:
-        """Keys and values."""
-        c = self.table.c
-        return select(c.key, c.value).where(self._keys(size), c.expires > self._parameter("now", c.expires))
-
-    def put(self, size: int) -> ClauseElement:
-        """Insert values, or put them in the place of others; for a size of 0, those of arrays (PostgreSQL)."""
-        c = self.table.c
-        mysql_kind = self.kind in ("mysql", "mariadb")
-        if size == 0:
-            arrays = [
-                func.unnest(bindparam(f"{name}s", type_=postgresql.ARRAY(c[name].type), required=True))
-                for name in ("key", "value", "size")
-            ]
-            rows = select(*arrays, self._parameter("expires", c.expires))
-            insert: Any = postgresql.insert(self.table).from_select(["key", *COLUMNS], rows)
-        else:
-            dialect: Any = mysql if mysql_kind else postgresql if self.kind == "postgresql" else sqlite
-            made = dialect.insert(self.table)
-            insert = made.values(
-                [
-                    {
-                        "expires": self._parameter("expires", c.expires),
-                        **{n: self._parameter(f"{n}_{row}", c[n]) for n in ("key", "value", "size")},
-                    }
-                    for row in range(size)
-                ]
-            )
-        if mysql_kind:
-            return insert.on_duplicate_key_update({n: insert.inserted[n] for n in COLUMNS})  # type: ignore[no-any-return]
-        new = {name: insert.excluded[name] for name in COLUMNS}
-        return insert.on_conflict_do_update(index_elements=[c.key], set_=new)  # type: ignore[no-any-return]
-
-    def add(self) -> ClauseElement:
-        """Insert a value, or put it in the place of one that has expired."""
-        c = self.table.c
-        values = {name: self._parameter(name, c[name]) for name in ("key", *COLUMNS)}
-        over = c.expires <= self._parameter("now", c.expires)
-        if self.kind in ("mysql", "mariadb"):
-            # The number of rows does not tell one that was inserted from one that stayed.
-            maria = mysql.insert(self.table).values(values)
-            told = func.last_insert_id(case((over, REPLACED), else_=TAKEN))
-            put: list[tuple[str, Any]] = [("value", case((told == REPLACED, maria.inserted.value), else_=c.value))]
-            put += [(n, case((over, maria.inserted[n]), else_=c[n])) for n in COLUMNS[1:]]
-            return maria.on_duplicate_key_update(put)
-        insert: Any = (postgresql if self.kind == "postgresql" else sqlite).insert(self.table).values(values)
-        new = {name: insert.excluded[name] for name in COLUMNS}
-        return insert.on_conflict_do_update(index_elements=[c.key], set_=new, where=over)  # type: ignore[no-any-return]
-
-    def swap(self) -> ClauseElement:
-        """Put a value in the place of one that is as expected."""
-        return self._swap(COLUMNS)
-
-    def count(self) -> ClauseElement:
-        """The same, and the time stays."""
-        return self._swap(COLUMNS[:2])
-
-    def touch(self) -> ClauseElement:
-        """Give a value a new time."""
-        return sqlalchemy.update(self.table).values(self._new(["expires"])).where(*self._alive())
-
-    def delete(self, size: int) -> ClauseElement:
-        """Remove values by their keys."""
-        c = self.table.c
-        return delete(self.table).where(self._keys(size), c.expires > self._parameter("now", c.expires))
-
-    def clear(self, bounded: bool, limited: bool) -> ClauseElement:
-        """Remove values whose keys are in a range, which may have no end; all of them, or so many."""
-        c = self.table.c
-        within = [c.key >= self._parameter("begin", c.key)]
-        if bounded:
-            within.append(c.key < self._parameter("end", c.key))
-        if not limited:
-            return delete(self.table).where(*within)
-        if self.kind in ("mysql", "mariadb"):
-            return delete(self.table).where(*within).with_dialect_options(mysql_limit=CLEARED, mariadb_limit=CLEARED)
-        return delete(self.table).where(c.key.in_(select(c.key).where(*within).limit(CLEARED)))
-
-    def measure(self) -> ClauseElement:
-        """The bytes of all values, keys and rows."""
-        c = self.table.c
-        return select(func.coalesce(func.sum(c.size), 0))
-
-    def _alive(self) -> list[Any]:
-        c = self.table.c
-        return [c.key == self._parameter("at", c.key), c.expires > self._parameter("now", c.expires)]
-
-    def _keys(self, size: int) -> Any:
-        c = self.table.c
-        if size == 1:
-            return c.key == self._parameter("key_0", c.key)
-        if size == 0:
-            return c.key == sqlalchemy.any_(bindparam("keys", type_=postgresql.ARRAY(c.key.type), required=True))
-        return c.key.in_([self._parameter(f"key_{number}", c.key) for number in range(size)])
-
-    def _swap(self, columns: Iterable[str]) -> ClauseElement:
-        expected = self.table.c.value == self._parameter("expected", self.table.c.value)
-        return sqlalchemy.update(self.table).values(self._new(columns)).where(*self._alive(), expected)
-
-    def _new(self, columns: Iterable[str]) -> dict[str, Any]:
-        return {name: self._parameter(f"new_{name}", self.table.c[name]) for name in columns}
-
-    def _parameter(self, name: str, column: Any) -> Any:
-        return bindparam(name, type_=column.type, required=True)
 
 
 class DatabaseCache:
@@ -193,14 +75,13 @@ class DatabaseCache:
         if max_value_bytes < 1 or (max_bytes is not None and max_bytes < 1):
             raise ValueError(f"max_bytes and max_value_bytes are above 0, not {max_bytes} and {max_value_bytes}")
 
-        def define(name: str, kind: str) -> Table:
+        def define(name: str, kind: str) -> sqlalchemy.Table:
             return define_cache(name, kind, unlogged=unlogged)
 
         self.table = StoreTable(database, table, CacheStatements, define, what="a cache", create=create_table)
         self.max_value_bytes = max_value_bytes
         self._clock = clock
         self._expiry = Expiry(self.table, clock, max_bytes=max_bytes, start=start)
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def __repr__(self) -> str:
         return f"<DatabaseCache {self.table.name} of {self.table.database.alias}>"
@@ -270,21 +151,14 @@ class DatabaseCache:
         Raises:
             ValueError: the value that is there is no number, or would leave the range of 64 bits.
         """
-        number = await self._increment(key, by, ttl)
-        if number is not None:
-            return number
-        # Somebody else counts at the same time. Those of this process do it one after the other from here.
-        lock, users = self._turns.get(key) or (asyncio.Lock(), 0)
-        self._turns[key] = (lock, users + 1)
-        try:
-            async with lock:
-                while (number := await self._increment(key, by, ttl)) is None:
-                    await checkpoint()
+        while True:
+            number = await self._add(key, by, ttl)
+            if number is None:
+                number = await self._exchange(key, by, ttl)
+            if number is not None:
                 return number
-        finally:
-            lock, users = self._turns.pop(key)
-            if users > 1:
-                self._turns[key] = (lock, users - 1)
+            # Somebody else came between.
+            await checkpoint()
 
     async def touch(self, key: str, ttl: float | None) -> bool:
         """Give a value a new time to live; whether there is one."""
@@ -310,18 +184,54 @@ class DatabaseCache:
         begin = prefix.encode()
         end = _after(begin)
         values = {"begin": begin, "end": end}
-        while await self.table.execute(("clear", end is not None, True), values) >= CLEARED:
+        while await self.table.execute(("clear", end is not None, CLEARED), values) >= CLEARED:
             await checkpoint()
         # A batch is smaller also where somebody else removed some of it meanwhile.
-        await self.table.execute(("clear", end is not None, False), values)
+        await self.table.execute(("clear", end is not None, None), values)
 
-    async def _increment(self, key: str, by: int, ttl: float | None) -> int | None:
-        """The number, or None where somebody else came between reading and replacing it."""
+    async def _add(self, key: str, by: int, ttl: float | None) -> int | None:
+        """The number, by one statement; None where it is left to `_exchange`, and nothing was changed."""
+        # Where 0 is added, no row changes, and MySQL does not tell that from a counter that begins.
+        if by == 0 or not LEAST <= by <= MOST:
+            return None
+        at, first = key.encode(), b"%d" % by
+        now, size = self._clock(), _size(at, b" " * NUMBER_BYTES)
+        values = {
+            "key": at,
+            "value": first,
+            "size": size,
+            "expires": self._expires(ttl) if self._fits(first) else now,
+            "now": now,
+            "by": by,
+            "low": LEAST - min(by, 0),
+            "high": MOST - max(by, 0),
+        }
+        if self.table.database.kind in ("mysql", "mariadb"):
+            told = await self.table.insert(("increment",), values)
+            if told.changed == 2:
+                # An id has no sign.
+                number = told.last_id or 0
+                number -= 2**64 if number > MOST else 0
+            elif told.last_id == TAKEN:
+                return None
+            else:
+                number = by
+        else:
+            rows = await self.table.fetch(("increment",), values)
+            if not rows:
+                return None
+            number = int(rows[0][0])
+        if number == by:
+            await self._expiry.written(1, size)
+        return number
+
+    async def _exchange(self, key: str, by: int, ttl: float | None) -> int | None:
+        """The number, read and replaced; None where somebody else came between."""
         found = await self.get(key)
         if found is not None and not NUMBER.fullmatch(found):
             raise ValueError(f"the value of {key!r} is no number: {found[:40]!r}")
         number = int(found or b"0") + by
-        if not -(2**63) <= number < 2**63:
+        if not LEAST <= number <= MOST:
             raise ValueError(f"{key!r} would be {number}, which has more than 64 bits")
         value = b"%d" % number
         if found is None:
@@ -341,7 +251,7 @@ class DatabaseCache:
                     changed += await connection.execute(compiled.sql, compiled.parameters(values))
             return changed
 
-        return await self.table.run(call)
+        return await self.table.run(call, name=statements[0][0][0])
 
     def _put(self, rows: Sequence[tuple[bytes, bytes]], expires: float) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The statement that keeps some rows."""
@@ -391,29 +301,6 @@ class DatabaseCache:
 
     def _expires(self, ttl: float | None) -> float:
         return EVER if ttl is None else self._clock() + ttl
-
-
-def define_cache(name: str, kind: str, *, unlogged: bool = False) -> Table:
-    """The table of a cache. A key is the bytes of a text, so that no collation has an opinion on which are the same."""
-    mysql_kind = kind in ("mysql", "mariadb")
-    key: Any = mysql.VARBINARY(KEY_BYTES) if mysql_kind else LargeBinary()
-    value: Any = mysql.LONGBLOB() if mysql_kind else LargeBinary()
-    return Table(
-        name,
-        MetaData(),
-        Column("key", key, primary_key=True),
-        Column("value", value, nullable=False),
-        Column("size", BigInteger, nullable=False),
-        Column("expires", sqlalchemy.Double(), nullable=False),
-        # With the size, so that the table itself need not be read to measure it.
-        Index(f"{name}_expires", "expires", "size"),
-        prefixes=["UNLOGGED"] if unlogged and kind == "postgresql" else [],
-        mysql_engine="InnoDB",
-        mysql_row_format="DYNAMIC",
-        mariadb_engine="InnoDB",
-        mariadb_row_format="DYNAMIC",
-        sqlite_with_rowid=False,
-    )
 
 
 def _size(key: bytes, value: bytes) -> int:

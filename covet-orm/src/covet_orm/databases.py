@@ -19,7 +19,7 @@ from covet.exceptions import ConfigurationError
 from covet_orm.ambient import opened, scoped, stand_ins
 from covet_orm.dialects import compile_statement
 from covet_orm.drivers.protocol import Connection, Driver, Row, Rows
-from covet_orm.exceptions import QueryError
+from covet_orm.exceptions import ProgrammingError, QueryError
 from covet_orm.observing import ObservingSettings, Watcher, log_slow_queries, observed, observed_connection, watch
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.queries.plans import Plan, PlanCache
@@ -232,7 +232,7 @@ class Database:
     async def script(self, sql: str) -> None:
         """Run statements without parameters, such as DDL."""
         async with self.connection() as connection:
-            await connection.script(sql)
+            await connection.script(_checked(sql))
 
     async def fetch_rows(self, plan: Plan, parameters: Sequence[Any]) -> list[Row]:
         """Run a plan that reads; its rows."""
@@ -275,20 +275,23 @@ class Database:
             # What was interrupted is not at rest, and the pool gives it up.
             pool.release(connection)
 
-    async def create_all(self, registry: Registry | None = None) -> list[str]:
+    async def create_all(self, registry: Registry | None = None, *, extensions: Sequence[str] = ()) -> list[str]:
         """Create the tables of the models that live here and that are not there yet; their names.
 
         For tests and small programs; a schema that changes wants migrations.
 
         Args:
             registry: whose models; all that chose no registry of their own by default.
+            extensions: what the tables need beside, by name, which is created where it is not there: `hstore`,
+                `btree_gist`, `pg_trgm` (PostgreSQL; on others nothing).
 
         Raises:
             ModelError: a relation names a model that is not there.
+            ProgrammingError: the server does not have an extension, or the user may not create it.
         """
         from covet_orm.schema import create_all
 
-        return await create_all(self, registry)
+        return await create_all(self, registry, extensions=extensions)
 
     async def drop_all(self, registry: Registry | None = None) -> list[str]:
         """Drop the tables of the models that live here; their names. What is in them is gone."""
@@ -419,7 +422,7 @@ class Database:
 
     def _statement(self, statement: str | ClauseElement, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
         if isinstance(statement, str):
-            return statement, parameters
+            return _checked(statement), parameters
         if parameters:
             raise QueryError("a statement of SQLAlchemy Core holds its parameters itself; give none beside it")
         compiled = compile_statement(statement, self.kind)
@@ -430,6 +433,13 @@ def reads_only(sql: str) -> bool:
     """Whether a statement begins like one that reads and locks nothing. WITH may begin either kind, and counts as one
     that writes; one that writes after all is refused by a reading connection."""
     return sql.lstrip(" \t\r\n(").partition(" ")[0].lower() in READING and not LOCKING.search(sql)
+
+
+def _checked(sql: str) -> str:
+    """SQL without a NUL character: one of the servers reads no further than that, and another one hangs up."""
+    if "\0" in sql:
+        raise ProgrammingError("the statement holds a NUL character", statement=sql)
+    return sql
 
 
 def _settings_of(schema: type[S], target: Target, options: dict[str, Any]) -> S:

@@ -102,7 +102,7 @@ async def remove_first(table: StoreTable, until: float, limit: int = BATCH) -> l
                 await connection.execute_many(remove.sql, [remove.parameters({"at": row[0]}) for row in rows])
         return [row[1] for row in rows]
 
-    return await table.run(call)
+    return await table.run(call, name="remove_first")
 
 
 async def remove_all(table: StoreTable, until: float) -> int:

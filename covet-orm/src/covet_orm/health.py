@@ -51,10 +51,7 @@ async def check_database(database: Database) -> None:
     finally:
         pool.release(connection)
     driver: Any = database._driver
-    meant = driver.options.read_only or getattr(driver.options, "target_session_attrs", "any") not in (
-        "any", "primary", "read-write",
-    )  # fmt: skip
-    if rows[0][0] and not meant:
+    if rows[0][0] and not driver.options.only_reads:
         raise ReadOnlyDatabase(
             f"the server of the database {database.alias!r} only reads: it is a replica, or was demoted to one"
         )

@@ -10,6 +10,8 @@ and `-W error::covet_orm.nplusone.NPlusOneWarning` makes tests fail. Whoever lis
 
 Counted is by task, and so by request: the same statement, or the same relation of one object after another, asked for
 from one line more than `threshold` times. Nothing is counted, and nothing costs anything, while no database is watched.
+
+In debug mode the plugin watches the databases of an application for its requests.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from covet.context import current_request
 from covet.events import Event, listener
+from covet.requests import Request
 from covet_orm.observing import caller
 
 if TYPE_CHECKING:
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["NPlusOneFound", "NPlusOneWarning", "asked", "watch"]
 
 logger = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""A file and a line of it."""
 
 watching: list[Watch] = []
 """Who watches now; the innermost is last."""
@@ -64,69 +71,99 @@ class Watch:
 
     Args:
         threshold: how often one line may ask the same.
+        requests_only: whether only that counts what is asked for a request.
     """
 
-    def __init__(self, threshold: int) -> None:
+    def __init__(self, threshold: int, *, requests_only: bool = False) -> None:
         self.threshold = threshold
+        self.requests_only = requests_only
         self._by_task: WeakKeyDictionary[asyncio.Task[Any], _Counts] = WeakKeyDictionary()
 
-    def count(self, query: str, key: object, remedy: str, *, relation: bool) -> None:
-        """Count once more, and warn when it is once too often.
-
-        Args:
-            query: what is asked, for the warning.
-            key: tells it from other queries.
-            remedy: what to write instead.
-            relation: whether it is a relation, whose remedy is the better one: the statement it becomes is not told of.
-        """
-        task = asyncio.current_task()
+    def asked(self, model: Any, relation: str) -> None:
+        """A relation of one object is asked for once more. It is told of with the statement that follows, if one does:
+        that is what a watched database is asked."""
         frame = caller()
-        if task is None or frame is None:
+        counts = self._counts()
+        if frame is not None and counts is not None:
+            place = _place(frame)
+            counts.relations[place] = (model, relation)
+            counts.times[place, relation] = counts.times.get((place, relation), 0) + 1
+
+    def count(self, plan: Plan) -> None:
+        """Count a statement, and warn when it, or the relation that it is for, was asked for once too often."""
+        frame = caller()
+        counts = self._counts()
+        if frame is None or counts is None:
             return
+        place = _place(frame)
+        of = counts.relations.get(place)
+        if of is None:
+            query, key, remedy = plan.name, plan.sql, _REMEDY
+            counts.times[place, key] = counts.times.get((place, key), 0) + 1
+        else:
+            # Its remedy is the better one.
+            model, key = of
+            query, remedy = f"{model.__name__}.{key}", _remedy(model, key)
+        times = counts.times[place, key]
+        if times > self.threshold and (place, key) not in counts.told:
+            counts.told.add((place, key))
+            _tell(query, place, times, remedy, frame)
+
+    def _counts(self) -> _Counts | None:
+        """What this task asked; None where nothing counts."""
+        task = asyncio.current_task()
+        if task is None or (self.requests_only and not isinstance(current_request(), Request)):
+            return None
         counts = self._by_task.get(task)
         if counts is None:
             counts = self._by_task[task] = _Counts()
-        place = (frame.f_code.co_filename, frame.f_lineno)
-        if relation:
-            counts.of_relations.add(place)
-        elif place in counts.of_relations:
-            return
-        times = counts.times[place, key] = counts.times.get((place, key), 0) + 1
-        if times == self.threshold + 1:
-            _tell(query, place, times, remedy, frame)
+        return counts
 
 
 class _Counts:
-    __slots__ = ("of_relations", "times")
+    __slots__ = ("relations", "times", "told")
 
     def __init__(self) -> None:
-        self.of_relations: set[tuple[str, int]] = set()
-        self.times: dict[Any, int] = {}
+        self.relations: dict[Place, tuple[Any, str]] = {}
+        self.times: dict[tuple[Place, str], int] = {}
+        self.told: set[tuple[Place, str]] = set()
 
 
 @contextmanager
-def watch(database: Database, *, threshold: int = 5) -> Iterator[None]:
-    """Find N+1 queries in a database within the block, in every task.
+def watch(*databases: Database, threshold: int = 5, requests_only: bool = False) -> Iterator[None]:
+    """Find N+1 queries in databases within the block, in every task.
 
     Args:
-        database: which one.
+        databases: which ones.
         threshold: how often one line may ask the same in one task before it is told of.
+        requests_only: whether only that counts what is asked for a request: a worker that looks for its next job again
+            and again, or a WebSocket that asks at each message, is no loop over objects.
     """
-    found = Watch(threshold)
+    found = Watch(threshold, requests_only=requests_only)
+    with ExitStack() as watched:
+        for database in databases:
+            watched.enter_context(_counted(database, found))
+        watching.append(found)
+        try:
+            yield
+        finally:
+            watching.remove(found)
+
+
+@contextmanager
+def _counted(database: Database, found: Watch) -> Iterator[None]:
     unwatched = database.fetch_rows
 
     async def fetch_rows(plan: Plan, parameters: Sequence[Any]) -> list[Any]:
-        found.count(plan.name, plan.sql, _REMEDY, relation=False)
+        found.count(plan)
         return await unwatched(plan, parameters)
 
     before = database.__dict__.get("fetch_rows")
     # In place of the method, so that a database that nobody watches does not look whether somebody does.
     database.fetch_rows = fetch_rows  # type: ignore[method-assign]
-    watching.append(found)
     try:
         yield
     finally:
-        watching.remove(found)
         if before is None:
             del database.__dict__["fetch_rows"]
         else:
@@ -135,14 +172,20 @@ def watch(database: Database, *, threshold: int = 5) -> Iterator[None]:
 
 def asked(model: Any, relation: str) -> None:
     """A relation of one object is asked for; called where somebody watches."""
-    name = f"{model.__name__}.{relation}"
-    found = model._meta.relations[relation]
-    method = "prefetch_related" if found.many else "select_related"
-    remedy = (
+    for one in watching:
+        one.asked(model, relation)
+
+
+def _place(frame: FrameType) -> Place:
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _remedy(model: Any, relation: str) -> str:
+    method = "prefetch_related" if model._meta.relations[relation].many else "select_related"
+    return (
         f"add .{method}({relation!r}) to the query of {model.__name__}, or `await obj.fetch({relation!r})`, which "
         "loads it for every object of the same result"
     )
-    watching[-1].count(name, (model, relation), remedy, relation=True)
 
 
 _REMEDY = (
@@ -151,7 +194,7 @@ _REMEDY = (
 )
 
 
-def _tell(query: str, place: tuple[str, int], times: int, remedy: str, frame: FrameType) -> None:
+def _tell(query: str, place: Place, times: int, remedy: str, frame: FrameType) -> None:
     filename, line = place
     message = f"{query} was asked for {times} times from this line, within one task; {remedy}"
     logger.warning("%s:%d: %s", filename, line, message)

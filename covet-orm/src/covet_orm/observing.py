@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from covet_orm.queries.plans import Plan
 
 __all__ = [
+    "WATCHED",
     "ObservedConnection",
     "ObservingSettings",
     "Watcher",
@@ -35,6 +36,8 @@ __all__ = [
     "log_slow_queries",
     "observed",
     "observed_connection",
+    "told_of",
+    "unobserved",
     "unwatch",
     "watch",
 ]
@@ -47,6 +50,8 @@ Watcher = Callable[[QueryDone], None]
 
 INNER = ("covet_orm.", "covet.", "asyncio.", "contextlib", "anyio.", "functools")
 """The modules that ask for nothing on their own account."""
+WATCHED = ("_fetch", "execute_plan", "connection")
+"""The methods of a database that `watch` replaces."""
 SHOWN = 2000
 """How much of the text of parameters is kept, in characters."""
 
@@ -61,6 +66,9 @@ class ObservingSettings(Struct, frozen=True, kw_only=True):
     show_parameters: Annotated[
         bool, Meta(description="Whether events and the log of slow queries show the values of queries.")
     ] = False
+    warn_n_plus_one: Annotated[
+        bool, Meta(description="Whether a request that queries in a loop is warned of in debug mode.")
+    ] = True
 
 
 class ObservedConnection:
@@ -72,12 +80,14 @@ class ObservedConnection:
         tell: is called with every event.
         obtained: how it was got, and `waited` how many seconds that took.
         name: what the ORM calls the statement that it is for; empty for SQL of the caller's.
+        shows: whether its parameters are told where `show_parameters` allows it.
     """
 
     __slots__ = (
         "_database",
         "_name",
         "_obtained",
+        "_shows",
         "_tell",
         "_waited",
         "connection",
@@ -94,6 +104,8 @@ class ObservedConnection:
         obtained: Obtained,
         waited: float,
         name: str = "",
+        *,
+        shows: bool = True,
     ) -> None:
         self.connection = connection
         self.number = connection.number
@@ -104,6 +116,7 @@ class ObservedConnection:
         self._obtained: Obtained = obtained
         self._waited = waited
         self._name = name
+        self._shows = shows
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.connection, name)
@@ -199,7 +212,7 @@ class ObservedConnection:
             self._database.alias,
             self._name,
             sql,
-            _shown(parameters) if settings.show_parameters else None,
+            _shown(parameters) if settings.show_parameters and self._shows else None,
             rows,
             seconds,
             self._waited,
@@ -258,18 +271,44 @@ async def observed_connection(
         pool.release(connection)
 
 
+def told_of(
+    connection: Connection, database: Database, app: Covet | None, obtained: Obtained, waited: float, name: str
+) -> Connection:
+    """A connection whose statements are told of, for the stores: of their values nothing is told, since a session is
+    nobody else's affair.
+
+    Args:
+        connection: the connection itself.
+        database: where it leads to.
+        app: the application that listens, if one does.
+        obtained: how it was got, and `waited` how many seconds that took.
+        name: what the store calls the statement that it is for.
+    """
+    tell = partial(_tell, database, app)
+    return ObservedConnection(connection, database, tell, obtained, waited, name, shows=False)
+
+
+def unobserved(connection: Connection) -> Connection:
+    """The connection itself, for what is no query: what begins and ends transactions."""
+    return connection.connection if isinstance(connection, ObservedConnection) else connection
+
+
 def watch(database: Database, watcher: Watcher) -> None:
     """Tell a function of the statements of a database from now on, whether an application listens or not."""
     database.watchers = (*database.watchers, watcher)
     # In place of the methods, so that a database that nobody watches does not look whether somebody does.
-    vars(database).update(_fetch=partial(_fetch_watched, database), connection=partial(_watched_connection, database))
+    vars(database).update(
+        _fetch=partial(_fetch_watched, database),
+        execute_plan=partial(_execute_watched, database),
+        connection=partial(_watched_connection, database),
+    )
 
 
 def unwatch(database: Database, watcher: Watcher) -> None:
     """Tell it no more. Does nothing when it is not told."""
     database.watchers = tuple(one for one in database.watchers if one is not watcher)
     if not database.watchers:
-        for name in ("_fetch", "connection"):
+        for name in WATCHED:
             vars(database).pop(name, None)
 
 
@@ -312,6 +351,11 @@ def _tell(database: Database, app: Covet | None, event: QueryDone) -> None:
 
 async def _fetch_watched(database: Database, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
     return await observed(database, listener(), plan, parameters, reads=reads)
+
+
+async def _execute_watched(database: Database, plan: Plan, parameters: Sequence[Any]) -> int:
+    async with observed_connection(database, listener(), name=plan.name) as connection:
+        return await connection.execute(plan.sql, parameters)
 
 
 def _watched_connection(database: Database, *, reads: bool = False, name: str = "") -> Any:

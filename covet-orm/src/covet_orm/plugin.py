@@ -12,7 +12,7 @@ from covet.backends import Backend
 from covet.exceptions import ConfigurationError, CovetError
 from covet.storage import StorageBackend
 from covet_orm.backend_settings import DatabaseCacheSettings, DatabaseSessionSettings, PostgreSQLPubSubSettings
-from covet_orm.settings import MySQLSettings, PostgreSQLSettings, SQLiteSettings, options_of
+from covet_orm.settings import MySQLSettings, OrmSettings, PostgreSQLSettings, SQLiteSettings, options_of
 
 # SQLAlchemy takes half a second to import, which `covet plugins list` need not wait for: what needs it is imported
 # where it is used.
@@ -31,10 +31,32 @@ __all__ = [
     "covet_lifespan",
     "covet_pubsub_backends",
     "covet_session_stores",
+    "covet_settings",
+    "covet_setup",
     "covet_storage_backends",
 ]
 
 logger = logging.getLogger("covet.orm")
+
+
+@hookimpl
+def covet_settings() -> type:
+    """The settings: routers."""
+    return OrmSettings
+
+
+@hookimpl
+def covet_setup(app: Covet) -> None:
+    """Import the routers that the settings name.
+
+    Raises:
+        ConfigurationError: one cannot be imported, or is none.
+    """
+    names = app.settings[OrmSettings].routers
+    if names:
+        from covet_orm.routers import Routers, import_routers
+
+        app.state[Routers] = import_routers(names)
 
 
 @hookimpl
@@ -80,15 +102,24 @@ def covet_health_checks(app: Covet) -> Mapping[str, HealthCheck]:
 @hookimpl
 @asynccontextmanager
 async def covet_lifespan(app: Covet) -> AsyncIterator[None]:
-    """Makes the tables of the stores that are chosen, where that was asked for; tells of those that are not there."""
-    for database in _databases(app).values():
+    """Makes the tables of the stores that are chosen, where that was asked for; tells of those that are not there. In
+    debug mode it looks for queries in loops."""
+    databases = list(_databases(app).values())
+    for database in databases:
         for table in database.store_tables.values():
             try:
                 await table.require()
             except CovetError as error:
                 # The stores say the same whenever they are used. Those who need none of them are served.
                 logger.error("%s", error)
-    yield
+    watched = [one for one in databases if app.settings.app.debug and one.observing.warn_n_plus_one]
+    if not watched:
+        yield
+        return
+    from covet_orm.nplusone import watch
+
+    with watch(*watched, requests_only=True):
+        yield
 
 
 def _databases(app: Covet) -> dict[str, Database]:

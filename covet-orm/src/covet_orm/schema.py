@@ -16,6 +16,7 @@ from covet_orm.dialects import dialect_of
 from covet_orm.drivers.protocol import SessionState
 from covet_orm.exceptions import ForeignKeyViolation, LockTimeout, NotSupported
 from covet_orm.models.registry import registry as default_registry
+from covet_orm.routers import lives_in
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -236,13 +237,10 @@ def _defining_dialect(kind: str) -> Dialect:
 
 
 def _models(database: Database, registry: Registry | None) -> list[type[Model]]:
-    """The managed models that live in a database: those that name its alias, or none."""
+    """The managed models that live in a database: those that routers would write there, those that name its alias, and
+    those that nobody names a database for."""
     chosen = registry if registry is not None else default_registry
-    return [
-        model
-        for model in chosen
-        if model._meta.managed and not model._meta.proxy and model._meta.database in (None, database.alias)
-    ]
+    return [model for model in chosen if model._meta.managed and not model._meta.proxy and lives_in(model, database)]
 
 
 def _tables(models: Sequence[type[Model]], registry: Registry | None) -> list[sqlalchemy.Table]:

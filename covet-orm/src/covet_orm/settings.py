@@ -1,4 +1,5 @@
-"""The settings of a database: the table `[storage.ALIAS]`, with the keys of its pool, its events and its driver."""
+"""The settings of a database: the table `[storage.ALIAS]`, with the keys of its pool, its events and its driver; and
+those of the plugin, `[plugins.orm]`."""
 
 from __future__ import annotations
 
@@ -12,11 +13,23 @@ from covet_orm.observing import ObservingSettings
 from covet_orm.pool import PoolSettings
 from covet_orm.replicas.settings import ReplicaSettings
 
-__all__ = ["MySQLSettings", "PostgreSQLSettings", "SQLiteSettings", "options_of"]
+__all__ = ["MySQLSettings", "OrmSettings", "PostgreSQLSettings", "SQLiteSettings", "options_of"]
 
 Url = Annotated[str, Meta(description="Where the database is.")]
 # What is no setting but a part of a program.
 CODE = ("create_functions",)
+
+
+class OrmSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[plugins.orm]`: who chooses the databases of models."""
+
+    routers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Objects that choose the database of a model, as `module:name`, in the order in which they "
+            "are asked; a class is called without arguments."
+        ),
+    ] = ()
 
 
 def _settings(name: str, options: type[ConnectionOptions]) -> type:

@@ -13,17 +13,21 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from random import random
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy
 from anyio import CancelScope, move_on_after
 
+from covet.events import listener
 from covet.exceptions import ConfigurationError
 from covet_orm.databases import Database
 from covet_orm.dialects import Compiled, compile_statement
 from covet_orm.drivers.protocol import Connection, Inserted, Row, SessionState
+from covet_orm.events import Obtained
 from covet_orm.exceptions import OrmError, ProgrammingError, SerializationFailure
 from covet_orm.identifiers import check_identifier
+from covet_orm.observing import told_of, unobserved
 from covet_orm.pool import Pool
 from covet_orm.schema import create_tables
 from covet_orm.transactions import Transaction, active
@@ -67,6 +71,7 @@ async def all_or_nothing(connection: Connection, *begin: str) -> AsyncIterator[N
         connection: at rest.
         begin: the statements that begin a transaction.
     """
+    connection = unobserved(connection)
     inside = connection.state is SessionState.TRANSACTION
     for statement in ("SAVEPOINT covet_store",) if inside else begin:
         await connection.script(statement)
@@ -149,7 +154,7 @@ class StoreTable:
             DatabaseError: the database cannot be reached.
         """
         probe = compile_statement(sqlalchemy.select(*self.table.primary_key.columns).limit(0), self.database.kind)
-        await self.run(lambda connection: connection.fetch(probe.sql, probe.parameters()))
+        await self.run(lambda connection: connection.fetch(probe.sql, probe.parameters()), name="require")
 
     # Statements by their names
 
@@ -170,7 +175,7 @@ class StoreTable:
             compiled = self._compiled.get(name) or self.compiled(name)
             return await connection.fetch(compiled.sql, compiled.parameters(values))
 
-        return await self.run(call, reads=reads)
+        return await self.run(call, reads=reads, name=name[0])
 
     async def execute(self, name: tuple[Any, ...], values: Mapping[str, Any]) -> int:
         """Run a statement; how many rows it changed, or matched. Raises what `fetch` raises."""
@@ -179,7 +184,7 @@ class StoreTable:
             compiled = self._compiled.get(name) or self.compiled(name)
             return await connection.execute(compiled.sql, compiled.parameters(values))
 
-        return await self.run(call)
+        return await self.run(call, name=name[0])
 
     async def insert(self, name: tuple[Any, ...], values: Mapping[str, Any]) -> Inserted:
         """Run an INSERT; what it tells. Raises what `fetch` raises."""
@@ -188,7 +193,7 @@ class StoreTable:
             compiled = self._compiled.get(name) or self.compiled(name)
             return await connection.insert(compiled.sql, compiled.parameters(values))
 
-        return await self.run(call)
+        return await self.run(call, name=name[0])
 
     def compiled(self, name: tuple[Any, ...]) -> Compiled:
         """The text of a statement. Not before the first connection: which server it is, it tells then."""
@@ -200,7 +205,7 @@ class StoreTable:
             found = self._compiled[name] = compile_statement(statement, self.database.kind)
         return found
 
-    async def run(self, call: Callable[[Connection], Awaitable[T]], *, reads: bool = False) -> T:
+    async def run(self, call: Callable[[Connection], Awaitable[T]], *, name: str, reads: bool = False) -> T:
         """Call a function with a connection that is outside of the caller's transaction, as far as that is possible.
 
         It is called again when the server ended what it did for the sake of another transaction. When the call is
@@ -209,6 +214,7 @@ class StoreTable:
 
         Args:
             call: makes one statement, or a transaction.
+            name: what events call the statement, behind the name of the table.
             reads: whether it only reads.
 
         Raises:
@@ -217,7 +223,7 @@ class StoreTable:
         """
         for pause in PAUSES:
             try:
-                return await self._run(call, reads)
+                return await self._run(call, name, reads)
             except SerializationFailure:
                 await asyncio.sleep(pause * (0.5 + random()))
             except ProgrammingError as error:
@@ -226,17 +232,28 @@ class StoreTable:
                 if not self.create_missing:
                     raise self._missing() from error
                 await self.create()
-        return await self._run(call, reads)
+        return await self._run(call, name, reads)
 
-    async def _run(self, call: Callable[[Connection], Awaitable[T]], reads: bool) -> T:
+    async def _run(self, call: Callable[[Connection], Awaitable[T]], name: str, reads: bool) -> T:
+        app = listener()
+        watched = app is not None or bool(self.database.watchers)
         block = None if active.get() is None else self._block()
         if block is not None:
+            connection = block.connection
+            if watched:
+                connection = told_of(connection, self.database, app, "transaction", 0.0, f"{self.name}.{name}")
             # Interrupted, it would take the transaction along.
-            return await self._shielded(call, block.connection)
+            return await self._shielded(call, connection)
         pool = await self._pool(reads)
-        connection = pool.try_acquire() or await pool.acquire()
+        began = perf_counter() if watched else 0.0
+        idle = pool.try_acquire()
+        connection = idle or await pool.acquire()
         try:
-            return await call(connection)
+            if not watched:
+                return await call(connection)
+            obtained: Obtained = "idle" if idle is not None else "waited"
+            waited = 0.0 if idle is not None else perf_counter() - began
+            return await call(told_of(connection, self.database, app, obtained, waited, f"{self.name}.{name}"))
         except asyncio.CancelledError:
             if not reads and connection.state in (SessionState.BUSY, SessionState.CLOSED):
                 # Its close makes the server end what it does.
@@ -268,24 +285,25 @@ class StoreTable:
 
     def _inside(self) -> bool:
         """Whether a transaction in this database is around the caller, its own or that of the task that started it."""
-        block = active.get()
-        while block is not None and (block.database is not self.database or block.ended):
-            block = block.outer
-        return block is not None
+        return self._around() is not None
 
     def _block(self) -> Transaction | None:
         """The transaction of this task that holds the one connection by which SQLite writes."""
-        database = self.database
-        block = active.get()
-        if block is None or database.kind != "sqlite":
+        if active.get() is None or self.database.kind != "sqlite":
             return None
-        while block is not None and (block.database is not database or block.ended):
-            block = block.outer
-        root = block
+        root = block = self._around()
         while root is not None and root.parent is not None:
             root = root.parent
         if block is None or root is None or root.read_only or block.task is not asyncio.current_task():
             return None
+        return block
+
+    def _around(self) -> Transaction | None:
+        """The innermost transaction in this database that has not ended and is around the caller."""
+        block = active.get()
+        # Of a database and the same one without its replicas, the pools are the same.
+        while block is not None and (block.database._lanes is not self.database._lanes or block.ended):
+            block = block.outer
         return block
 
     def _missing(self) -> StoreTableMissing:

@@ -9,7 +9,7 @@ import click
 from covet.cli.check import Found
 from covet.cli.groups import command
 from covet.cli.reporting import print_json, print_table
-from covet_orm.commands.chosen import alias_argument, app_option, databases_of, opened, run
+from covet_orm.commands.chosen import alias_argument, app_option, databases_and_routers, opened, run
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -29,8 +29,8 @@ def check(alias: str | None, target: str | None, as_json: bool) -> None:
     """Find what is wrong with the databases: whether each can be reached, its version and role, its clock, the pool's
     settings, tables that are missing, settings that may lose data.
     """
-    chosen = databases_of(target, alias)
-    told, found = run(lambda: _everything(chosen))
+    chosen, routers = databases_and_routers(target, alias)
+    told, found = run(lambda: _everything(chosen), routers)
     if as_json:
         print_json({"databases": told, "findings": [one._asdict() for one in found]})
     else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,8 +14,9 @@ from covet.cli.targets import load_application
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
+    from covet_orm.routers import Router
 
-__all__ = ["alias_argument", "app_option", "databases_of", "one_database", "opened", "run"]
+__all__ = ["alias_argument", "app_option", "databases_and_routers", "databases_of", "one_database", "opened", "run"]
 
 T = TypeVar("T")
 
@@ -32,21 +33,31 @@ def databases_of(target: str | None, alias: str | None = None) -> list[Database]
     Raises:
         Failure: the application cannot be loaded, or has no such database.
     """
+    return databases_and_routers(target, alias)[0]
+
+
+def databases_and_routers(target: str | None, alias: str | None = None) -> tuple[list[Database], tuple[Router, ...]]:
+    """The databases of an application, or the one of an alias, and the routers that say which models live there.
+
+    Raises:
+        Failure: as for `databases_of`.
+    """
     from covet_orm.databases import Database
+    from covet_orm.routers import Routers
 
     with aside():
         app = load_application(target)
+    routers = app.state.get(Routers)
     found = {name: storage for name, storage in app.storage.items() if isinstance(storage, Database)}
     if not found:
         raise Failure(
             "the application has no database\n"
             '  Name one in covet.toml: `url = "sqlite:///app.db"` under [storage.default], or postgresql://, mariadb://.'
         )
-    if alias is None:
-        return list(found.values())
-    if alias not in found:
+    if alias is not None and alias not in found:
         raise Failure(f"no database is called {alias!r}\n  There are: {', '.join(found)}.")
-    return [found[alias]]
+    chosen = list(found.values()) if alias is None else [found[alias]]
+    return chosen, () if routers is None else routers.routers
 
 
 def one_database(target: str | None, alias: str | None) -> Database:
@@ -83,16 +94,22 @@ async def opened(database: Database) -> AsyncIterator[None]:
         await database.close()
 
 
-def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run(work: Callable[[], Coroutine[Any, Any, T]], routers: Sequence[Router] = ()) -> T:
     """Run something in an event loop, with errors of the database as messages.
+
+    Args:
+        work: makes what is run.
+        routers: those of the application, where it matters which models live in a database.
 
     Raises:
         Failure: a database could not do what it was asked.
     """
     from covet_orm.exceptions import OrmError
+    from covet_orm.routers import routing
 
     try:
-        return asyncio.run(work())
+        with routing(*routers) if routers else nullcontext():
+            return asyncio.run(work())
     except OrmError as error:
         raise Failure(f"{error}{_next_step(error)}") from error
 

@@ -8,7 +8,7 @@ import click
 
 from covet.cli.groups import command
 from covet.cli.reporting import note, print_json, print_table
-from covet_orm.commands.chosen import alias_argument, app_option, databases_of, run
+from covet_orm.commands.chosen import alias_argument, app_option, databases_and_routers, run
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -25,8 +25,8 @@ def create(alias: str | None, target: str | None, as_json: bool) -> None:
 
     What is there stays as it is: this changes no table. It suits the first start of a project, and tests.
     """
-    chosen = databases_of(target, alias)
-    made = run(lambda: _create(chosen))
+    chosen, routers = databases_and_routers(target, alias)
+    made = run(lambda: _create(chosen), routers)
     if as_json:
         print_json(made)
         return

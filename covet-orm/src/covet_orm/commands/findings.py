@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from covet_orm.drivers.options import ServerOptions, SQLiteOptions
 from covet_orm.models.registry import registry
+from covet_orm.routers import lives_in
 from covet_orm.schema import table_names
 from covet_orm.urls import MEMORY
 
@@ -177,7 +178,7 @@ async def _tables(database: Database) -> AsyncIterator[Finding]:
     wanted = [
         (model._meta.db_table, f"the model {model.__qualname__}")
         for model in registry
-        if model._meta.managed and not model._meta.proxy and model._meta.database in (None, database.alias)
+        if model._meta.managed and not model._meta.proxy and lives_in(model, database)
     ]
     wanted += [(name, store.what) for name, store in database.store_tables.items()]
     for table, what in wanted:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression, field_key
 from covet_orm.expressions.conditions import Condition
+from covet_orm.queries.one_database import key_of_database
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -49,6 +50,8 @@ class Subquery(Expression[Any]):
 
     def shape(self, key: Add, values: Add) -> None:
         key(("subquery", None if self.field is None else field_key(self.field)))
+        if self.query._database is not None:
+            key_of_database(self.query, key)
         self.query.shape(key, values)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:
@@ -98,6 +101,8 @@ class Exists(Condition):
 
     def shape(self, key: Add, values: Add) -> None:
         key("any row of")
+        if self.query._database is not None:
+            key_of_database(self.query, key)
         self.query.shape(key, values)
 
     def build(self, scope: Scope) -> ColumnElement[Any]:

@@ -277,7 +277,11 @@ class Field(Generic[T]):
 
         True is equal to 1, and yet another value; a driver's UUID is a UUID.
         """
-        if value != before:
+        try:
+            if value != before:
+                return True
+        except ArithmeticError:
+            # A signalling NaN is equal to nothing, and says so by an error.
             return True
         one, other = type(before), type(value)
         if one is bool or other is bool:

@@ -72,6 +72,7 @@ class Options:
         version_field: the field that counts how often a row was written; None without one.
         ordering: how its objects are ordered when a query says nothing.
         database: the alias of the database it lives in; None for the default one.
+        link_of: the model whose many-to-many field it was made for, as the table between; None for all others.
     """
 
     def __init__(self, model: type[Model], meta: type[Any] | None, parents: Sequence[Options]) -> None:
@@ -115,6 +116,7 @@ class Options:
         self.primary_key: tuple[Field[Any], ...] = ()
         self.has_composite_key = False
         self.parent_link: ForeignKey[Any] | None = None
+        self.link_of: type[Model] | None = None
         self.version_field: Field[Any] | None = None
         self.concrete: type[Model] = model
         # The one whose fields this model has, and those that have this one's: proxies, and tables beside a parent's.

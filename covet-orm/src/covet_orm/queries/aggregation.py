@@ -12,6 +12,7 @@ from covet_orm.expressions.base import Expression
 from covet_orm.identifiers import check_identifier
 from covet_orm.queries.grouping import is_windowed
 from covet_orm.queries.names import Names
+from covet_orm.queries.one_database import require_one_database
 from covet_orm.queries.plans import Plan, make_plan, refused
 from covet_orm.queries.scope import DerivedScope, Parameters, Scope
 
@@ -52,6 +53,7 @@ async def aggregate(
     shape = tuple(key)
     plan: Plan | None = database.plans.get(shape)
     if plan is None:
+        require_one_database(shape, database)
         plan = database.plans.put(shape, compiled.plan()[0])
     try:
         parameters = plan.bind(values)

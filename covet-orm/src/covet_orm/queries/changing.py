@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from covet_orm import ambient
 from covet_orm.queries.reading import Reading
 
 if TYPE_CHECKING:
     from covet_orm.models.instances import Model
+    from covet_orm.queries.querysets import QuerySet
 
 __all__ = ["Changing"]
 
@@ -19,6 +21,15 @@ class Changing(Reading[M]):
     """What `QuerySet` derives from."""
 
     __slots__ = ()
+
+    @property
+    def _writing(self) -> QuerySet[M]:
+        """The query in the database that it writes to, where that may be another one than it reads."""
+        if not ambient.routed:
+            return self._query
+        from covet_orm.routers import written
+
+        return written(self._query)
 
     async def update(self, **values: Any) -> int:
         """Write values to every row, in one statement: values, or expressions of the row's own columns.
@@ -35,7 +46,7 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.writing import update
 
-        return await update(self._query, values)
+        return await update(self._writing, values)
 
     async def update_returning(self, **values: Any) -> list[M]:
         """Write values to every row, and read what the rows are then: `update` and its objects at once.
@@ -57,7 +68,7 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.returning import update_returning
 
-        return await update_returning(self._query, values)
+        return await update_returning(self._writing, values)
 
     async def delete(self) -> int:
         """Delete every row, in one statement; the database deletes, or changes, what refers to them.
@@ -73,7 +84,7 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.writing import delete
 
-        return await delete(self._query)
+        return await delete(self._writing)
 
     async def delete_returning(self) -> list[M]:
         """Delete every row, and read what the rows were: `delete` and its objects at once.
@@ -92,7 +103,7 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.returning import delete_returning
 
-        return await delete_returning(self._query)
+        return await delete_returning(self._writing)
 
     async def bulk_create(
         self,
@@ -123,7 +134,7 @@ class Changing(Reading[M]):
 
         made = list(objects)
         await bulk_create(
-            self._query.database,
+            self._writing.database,
             self.model,
             made,
             batch_size=batch_size,
@@ -146,7 +157,7 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.bulk import bulk_update
 
-        return await bulk_update(self._query.database, self.model, list(objects), fields, batch_size=batch_size)
+        return await bulk_update(self._writing.database, self.model, list(objects), fields, batch_size=batch_size)
 
     async def create(self, **values: Any) -> M:
         """Make an object and save it.
@@ -156,7 +167,7 @@ class Changing(Reading[M]):
             IntegrityError: a constraint would be violated.
         """
         made = self.model(**values)
-        await made.save(force_insert=True, using=self._query._database)
+        await made.save(force_insert=True, using=self._writing.database)
         return made
 
     async def get_or_create(self, defaults: Mapping[str, Any] | None = None, **lookups: Any) -> tuple[M, bool]:
@@ -175,7 +186,7 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.getting import get_or_create
 
-        return await get_or_create(self._query, defaults, lookups)
+        return await get_or_create(self._writing, defaults, lookups)
 
     async def update_or_create(
         self,
@@ -199,4 +210,4 @@ class Changing(Reading[M]):
         """
         from covet_orm.queries.getting import update_or_create
 
-        return await update_or_create(self._query, defaults, create_defaults, lookups)
+        return await update_or_create(self._writing, defaults, create_defaults, lookups)

@@ -10,6 +10,7 @@ from sqlalchemy import Select
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add
 from covet_orm.queries.clauses import Clauses
+from covet_orm.queries.one_database import key_of_database
 from covet_orm.queries.scope import DerivedScope, Parameters, Scope
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Combination:
         """As of an expression."""
         key((self.operator, len(self.queries)))
         for query in self.queries:
+            key_of_database(query, key)
             query.shape(key, values)
 
 

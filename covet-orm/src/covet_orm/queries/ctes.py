@@ -22,6 +22,7 @@ from covet_orm.expressions.conditions import Combined
 from covet_orm.identifiers import check_identifier
 from covet_orm.queries.clauses import NONE
 from covet_orm.queries.names import Names
+from covet_orm.queries.one_database import key_of_database
 
 if TYPE_CHECKING:
     from covet_orm.expressions.conditions import Condition
@@ -123,8 +124,10 @@ class CTE:
         key(("table", self.name, self.materialized, self.all_rows, self.step is not None))
         self._busy = True
         try:
+            key_of_database(self.query, key)
             self.query.shape(key, values)
             if self.step is not None:
+                key_of_database(self.step, key)
                 self.step.shape(key, values)
         finally:
             self._busy = False

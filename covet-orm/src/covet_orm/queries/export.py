@@ -9,6 +9,7 @@ from sqlalchemy import BindParameter, Select
 from sqlalchemy.sql import visitors
 
 from covet_orm.dialects import dialect_of
+from covet_orm.queries.one_database import require_one_database
 from covet_orm.queries.plans import refused
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ def to_sqlalchemy(query: QuerySet[Any]) -> Select[Any]:
     """A queryset as a SELECT whose parameters have values. What `QuerySet.to_sqlalchemy` does."""
     from covet_orm.queries.selects import build_select
 
-    kind = query.database.kind
+    database = query.database
+    kind = database.kind
     statement, scope, _ = build_select(query, kind)
+    key: list[Any] = []
     given: list[Any] = []
-    query.shape(lambda part: None, given.append)
+    query.shape(key.append, given.append)
+    require_one_database(key, database)
     parameters = scope.parameters
     bound: list[Any] = []
     try:

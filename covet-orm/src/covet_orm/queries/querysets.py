@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from covet_orm.ambient import database_for
+from covet_orm import ambient
 from covet_orm.databases import Database
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Expression, Ordering
@@ -15,6 +15,7 @@ from covet_orm.queries.changing import Changing
 from covet_orm.queries.clauses import Clauses
 from covet_orm.queries.comparisons import KeywordComparison, RelatedCondition, find_comparison, merged
 from covet_orm.queries.names import Names, annotation_in, many_relations
+from covet_orm.queries.one_database import require_one_database
 from covet_orm.queries.plans import Plan, refused
 from covet_orm.queries.selects import compile_count, compile_exists, compile_select, selectable_paths
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from covet_orm.models.managers import QuerySetManager
     from covet_orm.queries.filtered import FilteredRelation
     from covet_orm.relations.prefetching import Prefetch
+    from covet_orm.routers import Beside
 
 __all__ = ["QuerySet"]
 
@@ -74,7 +76,7 @@ class QuerySet(Changing[M]):
         self._prefetch: tuple[Any, ...] = ()
         self._distinct: tuple[str, ...] | None = None
         self._lock: tuple[Any, ...] | None = None
-        self._database: str | Database | None = None
+        self._database: str | Database | Beside | None = None
 
     @classmethod
     def as_manager(cls) -> QuerySetManager[Self]:
@@ -322,9 +324,7 @@ class QuerySet(Changing[M]):
 
     async def count(self) -> int:
         """How many results there are."""
-        rows = await self._run(compile_count, "count")
-        number: int = rows[0][0]
-        return number
+        return int((await self._run(compile_count, "count"))[0][0])
 
     async def exists(self) -> bool:
         """Whether there is any result."""
@@ -360,7 +360,7 @@ class QuerySet(Changing[M]):
         Raises:
             NoDatabase: there is none.
         """
-        return database_for(self.model, self._database)
+        return ambient.database_for(self.model, self._database, writes=self._lock is not None)
 
     def prepared(self, database: Database) -> tuple[Plan, Sequence[Any]]:
         """What is sent when it is awaited: the plan and the parameters.
@@ -384,7 +384,8 @@ class QuerySet(Changing[M]):
         database = self.database
         plan, parameters = self.prepared(database)
         rows = await database.fetch_rows(plan, parameters)
-        found = rows if plan.load is None else plan.load(rows, database)
+        home = database if not ambient.routed else ambient.home_of(self, database)
+        found = rows if plan.load is None else plan.load(rows, home)
         if self._prefetch and found:
             from covet_orm.relations.prefetching import prefetch
 
@@ -408,6 +409,7 @@ class QuerySet(Changing[M]):
         shape = tuple(key)
         plan = database.plans.get(shape)
         if plan is None:
+            require_one_database(shape, database)
             plan = database.plans.put(shape, compiler(self, database.kind))
         return plan, values
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, CompileError
 
+from covet_orm.ambient import home_of
 from covet_orm.dialects import compile_statement
 from covet_orm.exceptions import QueryError
 from covet_orm.queries.hydration import object_loader
@@ -84,7 +85,7 @@ class RawQuery(Generic[M]):
         load = object_loader(query.model, fields, database.kind, annotations=annotations)
         order += [position for _, position in others]
         arranged = [tuple([row[position] for position in order]) for row in rows.rows]
-        return cast("list[M]", load(arranged, database))
+        return cast("list[M]", load(arranged, home_of(query, database)))
 
     def _statement(self, kind: str) -> tuple[str, Sequence[Any]]:
         if not isinstance(self.parameters, Mapping):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from covet_orm.exceptions import FieldError, IntegrityError, QueryError
 from covet_orm.queries.hydration import object_loader
 from covet_orm.queries.locks import fetch_locked
+from covet_orm.queries.one_database import require_one_database
 from covet_orm.queries.plans import make_plan, refused
 from covet_orm.queries.saving import named
 from covet_orm.queries.selects import loaded_fields
@@ -76,6 +77,7 @@ async def _returned(query: QuerySet[Any], change: Change) -> list[Any]:
     shape = (*change.shape, "returning", tuple(fields))
     plan = database.plans.get(shape)
     if plan is None:
+        require_one_database(shape, database)
         statement, scope = change.compile(database)
         columns = [scope.root.c[field.column] for field in fields]
         load = object_loader(query.model, fields, database.kind)

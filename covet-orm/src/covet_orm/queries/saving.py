@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
+from covet_orm import ambient
 from covet_orm.ambient import database_for
 from covet_orm.databases import Database
 from covet_orm.exceptions import IntegrityError, QueryError, StaleObject
@@ -24,6 +25,7 @@ from covet_orm.signals import post_save, pre_save
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
+    from covet_orm.routers import Beside
 
 __all__ = ["delete", "delete_row", "insert", "named", "refresh", "remembered_source", "save"]
 
@@ -108,8 +110,8 @@ async def _delete_from(instance: Any, model: Any, database: Database) -> int:
 async def refresh(instance: Any, names: Sequence[str], *, using: str | Database | None) -> None:
     """Read the row of an object again."""
     options = instance._meta
-    database = _database(instance, using)
-    query: Any = base_queryset(type(instance)).using(database).order_by()
+    query: Any = base_queryset(type(instance)).order_by()
+    query._database = _place(instance, using)
     for key in options.primary_key:
         query = query.filter(**{key.attribute: getattr(instance, key.attribute)})
     if names:
@@ -125,7 +127,7 @@ async def refresh(instance: Any, names: Sequence[str], *, using: str | Database 
         merged = dict(zip(instance._source.fields, before, strict=True)) | dict(
             zip(fresh._source.fields, fresh._row, strict=True)
         )
-        _remember(instance, list(merged), list(merged.values()), database)
+        _remember(instance, list(merged), list(merged.values()), fresh._source.database)
     if hasattr(instance, "_related"):
         del instance._related
 
@@ -221,9 +223,7 @@ async def _update_parts(
 ) -> tuple[list[Field[Any]], list[Any]]:
     """Update the row of an object; the fields that were written, and their values as the driver has them."""
     written, parameters = checked(instance, fields, database.kind)
-    computed = {
-        field: value for field, value in zip(written, parameters, strict=True) if isinstance(value, Expression)
-    }
+    computed = {field: value for field, value in zip(written, parameters, strict=True) if isinstance(value, Expression)}
     if not computed:
         await _update_row(instance, written, parameters, database)
         return written, parameters
@@ -362,10 +362,20 @@ def _columns_of(options: Any, constraint: str) -> set[str]:
 
 
 def _database(instance: Any, using: str | Database | None) -> Database:
+    """Where an object is written: to the database that it belongs to, unless another one is named."""
     if using is None and instance.saved and instance._source.database is not None:
         database: Database = instance._source.database
         return database
-    return database_for(type(instance), using)
+    return database_for(type(instance), using, writes=True)
+
+
+def _place(instance: Any, using: str | Database | None) -> str | Database | Beside:
+    """Where an object is read again."""
+    if using is not None or not ambient.routed:
+        return _database(instance, using)
+    from covet_orm.routers import beside
+
+    return beside(instance)
 
 
 def _old_key(instance: Any, keys: Sequence[Field[Any]]) -> list[tuple[Field[Any], Any]]:

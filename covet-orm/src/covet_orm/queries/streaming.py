@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from covet_orm.ambient import home_of
 from covet_orm.drivers.protocol import SessionState
 from covet_orm.exceptions import NotSupported, QueryError
 from covet_orm.observing import ObservedConnection
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["iterate"]
 
+MOST_ROWS = 2**31 - 1
+"""How many rows a server takes for a number of rows."""
+
 
 async def iterate(query: QuerySet[Any], chunk_size: int) -> AsyncGenerator[Any, None]:
     """The results of a query, of which `chunk_size` are held in memory at a time.
@@ -29,15 +33,16 @@ async def iterate(query: QuerySet[Any], chunk_size: int) -> AsyncGenerator[Any, 
     by themselves when the generator is closed.
 
     Raises:
-        QueryError: the chunk is of less than one row.
+        QueryError: the chunk is of less than one row, or of more than 2,147,483,647.
         NotSupported: inside of a transaction of MySQL or MariaDB, with `prefetch_related`: nothing else can be asked
             there before the last row.
     """
-    if chunk_size < 1:
-        raise QueryError(f"iterator(chunk_size={chunk_size}): at least 1")
+    if not 1 <= chunk_size <= MOST_ROWS:
+        raise QueryError(f"iterator(chunk_size={chunk_size}): at least 1 and at most {MOST_ROWS}")
     database = query.database
     await database.open()
     plan, parameters = query.prepared(database)
+    home = home_of(query, database)
     prefetch = query._prefetch
     inside = current_transaction(database) is not None
     if prefetch and inside and database.kind in ("mysql", "mariadb"):
@@ -54,7 +59,7 @@ async def iterate(query: QuerySet[Any], chunk_size: int) -> AsyncGenerator[Any, 
         chunks: Any = connection.stream(plan.sql, parameters, size=chunk_size)
         # Left early, it must be at its end before the connection is given back.
         async for rows in await stack.enter_async_context(aclosing(chunks)):
-            found = rows if plan.load is None else plan.load(rows, database)
+            found = rows if plan.load is None else plan.load(rows, home)
             if prefetch and found:
                 from covet_orm.relations.prefetching import prefetch as load
 

@@ -14,6 +14,7 @@ from covet_orm.expressions.casts import cast_to
 from covet_orm.expressions.references import F
 from covet_orm.fields.inference import family
 from covet_orm.queries.names import Names
+from covet_orm.queries.one_database import require_one_database
 from covet_orm.queries.parents import delete_parts, update_parts
 from covet_orm.queries.plans import Plan, make_plan, refused
 from covet_orm.queries.saving import named
@@ -161,6 +162,7 @@ async def _execute(query: QuerySet[Any], change: Change) -> int:
     await database.open()
     plan: Plan | None = database.plans.get(shape)
     if plan is None:
+        require_one_database(shape, database)
         statement, scope = compiler(database)
         plan = make_plan(statement, database.kind, scope.parameters, None, f"{query.model.__name__}.{purpose}")
         database.plans.put(shape, plan)

@@ -44,6 +44,7 @@ def make_link(field: ManyToManyField[Any]) -> type[Model]:
     }
     metaclass: Any = type(Model)
     made: type[Model] = metaclass(f"{model.__name__}_{field.name}", (Model,), namespace)
+    made._meta.link_of = model
     return made
 
 

@@ -21,7 +21,7 @@ from covet_orm.relations.keys import batches, has_key, key_getter
 from covet_orm.relations.linked import LinkedTo
 from covet_orm.relations.loaded import loaded_queryset
 from covet_orm.relations.membership import Membership
-from covet_orm.relations.prefetching import database_of
+from covet_orm.relations.prefetching import database_of, within
 from covet_orm.signals import m2m_changed
 
 if TYPE_CHECKING:
@@ -54,12 +54,17 @@ class RelatedManager(QueryMethods[M]):
 
     @property
     def database(self) -> Database:
-        """The database that the object was read from.
+        """The database that the objects are read from: the one of this object, unless routers name another one.
 
         Raises:
             NoDatabase: there is none.
         """
-        return database_of(self.instance)
+        return database_of(self.instance, self.model)
+
+    @property
+    def _writing(self) -> Database:
+        """The database that changes go to."""
+        return database_of(self.instance, self.model, writes=True)
 
     @property
     def is_loaded(self) -> bool:
@@ -71,7 +76,7 @@ class RelatedManager(QueryMethods[M]):
 
     def get_queryset(self) -> QuerySet[M]:
         """The query of the objects; `all()` of it asks nothing where they are loaded."""
-        query = self._narrowed(default_queryset(self.model).using(self.database))
+        query = self._narrowed(within(default_queryset(self.model), self.instance))
         if self.is_loaded:
             return loaded_queryset(query, self.instance._related[self.relation.name])
         if nplusone.watching:
@@ -194,15 +199,15 @@ class ReverseManager(RelatedManager[M]):
         found = self._objects(objects)
         owner = self.field.key_of(self.instance)
         together = [one for one in found if one.saved and type(one)._meta.version_field is None]
-        async with self.database.transaction():
+        async with self._writing.transaction():
             await self._write(together, owner)
             for one in found:
                 if not one.saved or type(one)._meta.version_field is not None:
                     setattr(one, self.field.name, self.instance)
-                    await one.save(using=self.database)
+                    await one.save(using=self._writing)
         for one in together:
             setattr(one, self.field.name, self.instance)
-            note_written(one, self.field, self.field.binder(self.database.kind)(owner))
+            note_written(one, self.field, self.field.binder(self._writing.kind)(owner))
         self._forget()
 
     async def remove(self, *objects: M | Key) -> None:
@@ -215,11 +220,11 @@ class ReverseManager(RelatedManager[M]):
                 raise type(one).DoesNotExist(f"{one!r} does not belong to {self.instance!r}")
         versioned = [one for one in found if type(one)._meta.version_field is not None]
         together = [one for one in found if type(one)._meta.version_field is None]
-        async with self.database.transaction():
+        async with self._writing.transaction():
             await self._write(together, None)
             for one in versioned:
                 setattr(one, self.field.name, None)
-                await one.save(using=self.database)
+                await one.save(using=self._writing)
         for one in together:
             setattr(one, self.field.name, None)
             note_written(one, self.field, None)
@@ -231,8 +236,8 @@ class ReverseManager(RelatedManager[M]):
         found = self._objects(tuple(objects))
         get = key_getter(self.field.model._meta.primary_key)
         wanted = {get(one) for one in found if one.saved}
-        async with self.database.transaction():
-            there = await self._narrowed(base_queryset(self.model).using(self.database))
+        async with self._writing.transaction():
+            there = await self._narrowed(base_queryset(self.model).using(self._writing))
             gone = [one for one in there if get(one) not in wanted]
             if gone:
                 await self.remove(*gone)
@@ -245,7 +250,7 @@ class ReverseManager(RelatedManager[M]):
     async def clear(self) -> None:
         """Write NULL to the foreign keys that refer to this object."""
         self._require_null("clear")
-        await self._narrowed(base_queryset(self.model).using(self.database).order_by()).update(
+        await self._narrowed(base_queryset(self.model).using(self._writing).order_by()).update(
             **{self.field.name: None}
         )
         self._forget()
@@ -254,7 +259,7 @@ class ReverseManager(RelatedManager[M]):
         return query.filter(**{self.field.name: self.field.key_of(self.instance)})
 
     def _all(self) -> QuerySet[M]:
-        return default_queryset(self.model).using(self.database)
+        return default_queryset(self.model).using(self._writing)
 
     def _objects(self, objects: Sequence[Any]) -> list[Any]:
         for one in objects:
@@ -274,8 +279,8 @@ class ReverseManager(RelatedManager[M]):
         keys = self.field.model._meta.primary_key
         get = key_getter(keys)
         columns = [key.reference() for key in keys]
-        for batch in batches([get(one) for one in objects], self.database.kind, len(keys)):
-            rows = base_queryset(self.field.model).using(self.database).order_by().filter(has_key(columns, batch))
+        for batch in batches([get(one) for one in objects], self._writing.kind, len(keys)):
+            rows = base_queryset(self.field.model).using(self._writing).order_by().filter(has_key(columns, batch))
             await rows.update(**{self.field.name: owner})
 
 
@@ -300,7 +305,7 @@ class ManyToManyManager(RelatedManager[M]):
 
     async def create(self, *, through_defaults: Mapping[str, Any] | None = None, **values: Any) -> M:
         """Make an object, save it and add it: as `QuerySet.create`."""
-        async with self.database.transaction():
+        async with self._writing.transaction():
             made = await self._all().create(**values)
             await self.add(made, through_defaults=through_defaults)
         return made
@@ -317,7 +322,7 @@ class ManyToManyManager(RelatedManager[M]):
         try:
             return await self._narrowed(self._all()).get(**lookups), False
         except self.model.DoesNotExist:
-            async with self.database.transaction():
+            async with self._writing.transaction():
                 found, created = await self._all().get_or_create(defaults, **lookups)
                 await self.add(found, through_defaults=through_defaults)
             return found, created
@@ -332,14 +337,14 @@ class ManyToManyManager(RelatedManager[M]):
     ) -> tuple[M, bool]:
         """Change the one that lookups hold for, or make one; it belongs to this object afterwards: as
         `QuerySet.update_or_create`."""
-        async with self.database.transaction():
+        async with self._writing.transaction():
             found, created = await self._all().update_or_create(defaults, create_defaults, **lookups)
             await self.add(found, through_defaults=through_defaults)
         return found, created
 
     async def bulk_create(self, objects: Iterable[M], **options: Any) -> list[M]:
         """Insert many objects and add them: as `QuerySet.bulk_create`."""
-        async with self.database.transaction():
+        async with self._writing.transaction():
             made = await self._all().bulk_create(objects, **options)
             await self.add(*made)
         return made
@@ -353,7 +358,7 @@ class ManyToManyManager(RelatedManager[M]):
         if not m2m_changed.listened(self.through):
             await rows.add(keys, defaults)
         else:
-            async with self.database.transaction():
+            async with self._writing.transaction():
                 await rows.lock()
                 there = set(await rows.keys(keys))
                 new = [key for key in keys if key not in there]
@@ -375,7 +380,7 @@ class ManyToManyManager(RelatedManager[M]):
         given = tuple(objects)
         keys = self._keys(given)
         rows = self._rows()
-        async with self.database.transaction():
+        async with self._writing.transaction():
             await rows.lock()
             there = await rows.keys()
             kept, wanted = set(there), set(keys)
@@ -394,7 +399,7 @@ class ManyToManyManager(RelatedManager[M]):
         return query.filter(LinkedTo(self.near, self.far, self.near.key_of(self.instance)))
 
     def _all(self) -> QuerySet[M]:
-        return default_queryset(self.model).using(self.database)
+        return default_queryset(self.model).using(self._writing)
 
     @property
     def _mirrored(self) -> bool:
@@ -404,18 +409,18 @@ class ManyToManyManager(RelatedManager[M]):
 
     def _rows(self) -> Membership:
         owner = self.near.key_of(self.instance)
-        return Membership(self.near, self.far, owner, self.database, mirrored=self._mirrored)
+        return Membership(self.near, self.far, owner, self._writing, mirrored=self._mirrored)
 
     async def _remove(self, keys: Sequence[Any] | None, what: str) -> None:
         rows = self._rows()
         if m2m_changed.listened(self.through):
-            async with self.database.transaction():
+            async with self._writing.transaction():
                 told = None if keys is None else frozenset(keys)
                 await self._tell(f"pre_{what}", told)
                 await rows.remove(keys)
                 await self._tell(f"post_{what}", told)
         elif self._mirrored or (keys is not None and len(keys) > 1):
-            async with self.database.transaction():
+            async with self._writing.transaction():
                 await rows.remove(keys)
         else:
             await rows.remove(keys)
@@ -428,7 +433,7 @@ class ManyToManyManager(RelatedManager[M]):
             reverse=self.relation.name != self.relation.field.name,
             model=self.model,
             pk_set=keys,
-            using=self.database,
+            using=self._writing,
         )
 
     def _keys(self, objects: Sequence[Any]) -> list[Any]:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import ColumnElement
 
+from covet_orm.ambient import home_of
 from covet_orm.expressions.base import Add, Expression, Ordering
 from covet_orm.expressions.references import F
 from covet_orm.fields.numbers import BigIntegerField
+from covet_orm.queries.one_database import require_one_database
 from covet_orm.queries.plans import Plan, make_plan, refused
 from covet_orm.queries.selects import build_select
 from covet_orm.relations.keys import has_key
@@ -70,7 +72,7 @@ async def children_of(
         query: what is asked of the children; its limit is that of each parent.
         columns: the expressions that have the parent's key.
         keys: the keys of the parents.
-        database: where.
+        database: the one of the query.
     """
     if query._limit is None and not query._offset:
         return await query.filter(has_key(columns, keys))
@@ -89,6 +91,7 @@ async def children_of(
     shape = tuple(key)
     plan = database.plans.get(shape)
     if plan is None:
+        require_one_database(shape, database)
         plan = database.plans.put(shape, _compile(query, inner, database.kind))
     try:
         parameters = plan.bind(values)
@@ -96,7 +99,7 @@ async def children_of(
         raise refused(error, build_select(inner, database.kind)[1].parameters, values) from error
     rows = await database.fetch_rows(plan, parameters)
     assert plan.load is not None
-    found: list[Any] = plan.load(rows, database)
+    found: list[Any] = plan.load(rows, home_of(query, database))
     for one in found:
         del one._related[NUMBER]
     if query._prefetch and found:

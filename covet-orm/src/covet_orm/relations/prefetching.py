@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from covet_orm import ambient
 from covet_orm.exceptions import FieldError, QueryError
 from covet_orm.models.managers import base_queryset, default_queryset
 from covet_orm.queries.sources import Result
@@ -135,14 +136,39 @@ async def prefetch_related_objects(objects: Iterable[Any], *lookups: str | Prefe
     await prefetch(there, lookups, database_of(there[0]))
 
 
-def database_of(instance: Any) -> Database:
-    """The database that an object was read from, or the one of its model."""
-    from covet_orm.ambient import database_for
+def database_of(instance: Any, target: type[Any] | None = None, *, writes: bool = False) -> Database:
+    """The database that an object belongs to, or the one of its model; routers may send queries elsewhere.
 
+    Args:
+        instance: the object.
+        target: the model of what is asked for, which belongs to the object; that of the object itself by default.
+        writes: whether it is for a write.
+    """
+    if ambient.routed:
+        from covet_orm.routers import beside
+
+        return ambient.database_for(target or type(instance), beside(instance), writes=writes)
     if instance.saved and instance._source.database is not None:
         database: Database = instance._source.database
         return database
-    return database_for(type(instance))
+    return ambient.database_for(type(instance))
+
+
+def within(query: QuerySet[Any], instance: Any, database: Database | None = None) -> QuerySet[Any]:
+    """A query of what belongs to an object, in the database where that is.
+
+    Args:
+        query: the query.
+        instance: the object.
+        database: the one that it belongs to, if that is known.
+    """
+    if not ambient.routed:
+        return query.using(database_of(instance) if database is None else database)
+    from covet_orm.routers import beside
+
+    made = query._copy()
+    made._database = beside(instance)
+    return made
 
 
 def _steps(options: Options, lookups: Sequence[str | Prefetch]) -> dict[str, Step]:
@@ -196,7 +222,9 @@ async def _follow(objects: Sequence[Any], steps: Mapping[str, Step], database: D
         if step.inner:
             found = _reached(objects, step)
             if found:
-                await _follow(found, step.inner, database, results)
+                # By a queryset of its own, a step may have led to another database.
+                there = found[0]._source.database if found[0].saved else None
+                await _follow(found, step.inner, there or database, results)
 
 
 def _is_there(instance: Any, name: str) -> bool:
@@ -235,7 +263,7 @@ async def _load_referred(missing: Sequence[Any], step: Step, database: Database)
     keys.pop(None, None)
     results: list[Any] = []
     there: dict[Any, Any] = {}
-    query = _query(step, base_queryset(hop.target), database)
+    query, database = _query(step, base_queryset(hop.target), missing[0], database)
     columns: list[Expression[Any]] = [field.reference() for field in hop.remote]
     for batch in batches(list(keys), database.kind, len(columns)):
         result = await children_of(query, columns, batch, database)
@@ -256,7 +284,8 @@ async def _load_referring(missing: Sequence[Any], step: Step, database: Database
     relation = step.relation
     hop = relation.hops[0]
     parents = _by_key(missing, hop.local)
-    query = _with_fields(_query(step, default_queryset(hop.target), database), hop.remote)
+    query, database = _query(step, default_queryset(hop.target), missing[0], database)
+    query = _with_fields(query, hop.remote)
     columns: list[Expression[Any]] = [field.reference() for field in hop.remote]
     get, back = key_getter(hop.remote), relation.field.name
     fresh = not (query._related or query._annotations or query._prefetch)
@@ -285,7 +314,7 @@ async def _load_linked(missing: Sequence[Any], step: Step, database: Database) -
     near, far = cast("tuple[ForeignKey[Any], ForeignKey[Any]]", (first.remote[0], last.local[0]))
     parents = _by_key(missing, first.local)
     column = LinkColumn(near, far)
-    query = _query(step, default_queryset(last.target), database)
+    query, database = _query(step, default_queryset(last.target), missing[0], database)
     made: Any = query._copy()
     made._annotations = {**query._annotations, PARENT: column}
     groups: defaultdict[Any, list[Any]] = defaultdict(list)
@@ -319,9 +348,12 @@ def _by_key(objects: Sequence[Any], fields: Sequence[Field[Any]]) -> dict[Any, A
     return found
 
 
-def _query(step: Step, everything: QuerySet[Any], database: Database) -> QuerySet[Any]:
+def _query(step: Step, everything: QuerySet[Any], parent: Any, database: Database) -> tuple[QuerySet[Any], Database]:
+    """What is asked for some parents, and where: where they are, unless the query names another database."""
     query = step.queryset if step.queryset is not None else everything
-    return query if query._database is not None else query.using(database)
+    if query._database is None:
+        query = within(query, parent, database)
+    return query, query.database
 
 
 def _with_fields(query: QuerySet[Any], fields: Sequence[Field[Any]]) -> QuerySet[Any]:

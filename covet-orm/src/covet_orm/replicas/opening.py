@@ -149,7 +149,7 @@ def _driver(target: Target, options: Mapping[str, Any]) -> Driver:
     if target.kind == "postgresql":
         from covet_orm.drivers.postgresql import PostgreSQLDriver
 
-        return PostgreSQLDriver(target, driver_options(target, options))  # type: ignore[arg-type]
+        return PostgreSQLDriver(target, driver_options(target, options), writes=False)  # type: ignore[arg-type]
     from covet_orm.drivers.mysql import MySQLDriver
 
-    return MySQLDriver(target, driver_options(target, options))  # type: ignore[arg-type]
+    return MySQLDriver(target, driver_options(target, options), writes=False)  # type: ignore[arg-type]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from covet.events import listener
 from covet_orm.databases import Database
+from covet_orm.observing import WATCHED, observed_connection
 
 if TYPE_CHECKING:
     from covet_orm.databases import Lane
-    from covet_orm.drivers.protocol import Row
+    from covet_orm.drivers.protocol import Connection, Row
+    from covet_orm.observing import Watcher
     from covet_orm.pool import Pool
     from covet_orm.queries.plans import Plan
     from covet_orm.replicas.routing import PrimaryReads, ReadRouter
@@ -36,10 +40,29 @@ class PrimaryDatabase(Database):
         made.database = database
         # What comes from here is asked for again here.
         made.sources = {}
+        # Methods of a database that is watched are those of the other one, which asks replicas.
+        for name in WATCHED:
+            vars(made).pop(name, None)
         return made
 
     def __repr__(self) -> str:
         return f"<PrimaryDatabase {self.alias} {self.url}>"
+
+    @property
+    def watchers(self) -> tuple[Watcher, ...]:
+        """Those of the other one."""
+        return self.database.watchers
+
+    @watchers.setter
+    def watchers(self, watchers: tuple[Watcher, ...]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.database.watchers = watchers
+
+    @asynccontextmanager
+    async def connection(self, *, reads: bool = False, name: str = "") -> AsyncIterator[Connection]:
+        """As the other's, and never of a replica."""
+        given = observed_connection(self, listener(), reads=reads, name=name) if self.watchers else None
+        async with given or super().connection(reads=reads, name=name) as connection:
+            yield connection
 
     def primary(self) -> Database:
         """This one."""
@@ -57,6 +80,10 @@ class PrimaryDatabase(Database):
     async def _fetch(self, plan: Plan, parameters: Sequence[Any], *, reads: bool) -> list[Row]:
         async with self.connection(reads=reads, name=plan.name) as connection:
             return await connection.fetch(plan.sql, parameters)
+
+    async def execute_plan(self, plan: Plan, parameters: Sequence[Any]) -> int:
+        """As the other's, which asks the primary."""
+        return await self.database.execute_plan(plan, parameters)
 
     async def close(self) -> None:
         """Close the database."""

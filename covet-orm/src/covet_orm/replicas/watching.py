@@ -68,6 +68,7 @@ class Link:
         self.driver = driver
         self.replication = replication
         self.connection: Connection | None = None
+        self._timeline = 0
         self._refused = False
 
     async def status(self, *, beat: bool = False) -> Status:
@@ -86,10 +87,19 @@ class Link:
                     self.connection = await self.driver.connect()
                 if beat and not await self.replication.is_replica(self.connection):
                     await self._beat(self.connection)
-                return await self.replication.status(self.connection)
+                return self._with_timeline(await self.replication.status(self.connection))
         except BaseException:
             self.cut()
             raise
+
+    def _with_timeline(self, status: Status) -> Status:
+        """With the latest timeline that the server told of: it tells of that which it receives only while it does, and
+        so not while its primary is gone; and it does not go back while this session lives."""
+        position = status.position
+        if not isinstance(position, LogPosition):
+            return status
+        self._timeline = max(self._timeline, position.timeline)
+        return Status(status.replica, LogPosition(position.system, self._timeline, position.lsn))
 
     async def _beat(self, connection: Connection) -> None:
         try:
@@ -107,6 +117,7 @@ class Link:
     def cut(self) -> None:
         """Give the connection up."""
         connection, self.connection = self.connection, None
+        self._timeline = 0
         if connection is not None:
             connection.terminate()
 
@@ -209,9 +220,10 @@ class Watch:
         if position is None:
             return "foreign"
         if isinstance(latest, LogPosition) and isinstance(position, LogPosition):
-            if latest.system != position.system:
-                return "foreign"
-            if latest.timeline > position.timeline and position.lsn > latest.lsn:
+            # One that is on an older timeline may have what the primary has not, such as commits that nobody was told
+            # of: it is that of a primary that was killed, until it follows the new one.
+            foreign = latest.system != position.system or latest.timeline > position.timeline
+            if foreign:
                 return "foreign"
         replica.lag = self.history.lag(position, monotonic())
         limit = self.router.settings.max_lag
