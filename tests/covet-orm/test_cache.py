@@ -28,6 +28,7 @@ from covet_orm.exceptions import DatabaseError, ProgrammingError, SerializationF
 from covet_orm.expiry import BATCH, EVER
 from covet_orm.store_tables import StoreTableMissing, all_or_nothing
 from covet_orm.testing import captured_queries
+from covet_orm.transactions.options import begin_statement
 
 pytestmark = pytest.mark.anyio
 
@@ -500,7 +501,7 @@ async def test_of_several_statements_all_happen_or_none(database: Database) -> N
     await database.execute("CREATE TABLE other (a int)")
 
     async def call(connection: Connection) -> None:
-        async with all_or_nothing(connection, database.begin_statement(read_only=False)):
+        async with all_or_nothing(connection, begin_statement(database.kind)):
             insert = cache.table.compiled(("add",))
             values = {"key": b"key", "value": b"value", "size": 1, "expires": EVER, "now": 0.0}
             assert (await connection.insert(insert.sql, insert.parameters(values))).changed == 1

@@ -18,6 +18,7 @@ from covet_orm.models import Model
 from covet_orm.models.registry import Registry
 from covet_orm.testing import Derived, Factory, Sequence, SubFactory, TestingDatabase, assert_num_queries
 from covet_orm.testing.databases import url_for_tests
+from covet_orm.transactions.options import begin_statement
 
 pytest_plugins = ["pytester"]
 
@@ -332,12 +333,12 @@ async def test_what_ends_the_transaction_of_the_test_is_told(testing: TestingDat
 async def test_a_connection_that_was_left_in_a_transaction_is_cleaned(testing: TestingDatabase) -> None:
     async with testing.rolled_back() as database:
         async with database.connection() as connection:
-            await connection.script(database.begin_statement(read_only=False))
+            await connection.script(begin_statement(database.kind))
             await connection.execute("INSERT INTO team (name) VALUES ('left open')")
         assert await Team.objects.count() == 0
         pool = await database.pool_for(reads=False)
         connection = await pool.acquire()
-        await connection.script(database.begin_statement(read_only=False))
+        await connection.script(begin_statement(database.kind))
         await connection.execute("INSERT INTO team (name) VALUES ('left open')")
         pool.discard(connection)
         assert await Team.objects.count() == 0

@@ -223,4 +223,4 @@ async def test_a_block_is_entered_once(database: Database) -> None:
         async with block:
             pass
     with pytest.raises(TransactionError, match="has ended"):
-        block.connection
+        await block.ready()

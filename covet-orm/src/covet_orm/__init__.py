@@ -20,6 +20,8 @@ _HOMES = {
     "covet_orm.databases": ("Database",),
     "covet_orm.exceptions": (
         "CheckViolation",
+        "CommitHookFailed",
+        "CommitUncertain",
         "ConnectionLost",
         "DataError",
         "DatabaseError",
@@ -48,6 +50,7 @@ _HOMES = {
         "StaleObject",
         "StatementTimeout",
         "TransactionError",
+        "TransactionTimeout",
         "UniqueViolation",
         "ValidationError",
     ),
@@ -159,7 +162,9 @@ _HOMES = {
     ),
     "covet_orm.queries.querysets": ("QuerySet",),
     "covet_orm.querybuilder": ("QueryBuilder",),
-    "covet_orm.transactions": ("Transaction",),
+    "covet_orm.transactions.blocks": ("Transaction",),
+    "covet_orm.transactions.manager": ("transaction_manager",),
+    "covet_orm.transactions.retrying": ("exponential",),
     "covet_orm.queries.ctes": ("CTE",),
     "covet_orm.queries.filtered": ("FilteredRelation",),
     "covet_orm.queries.pagination": ("Page",),
@@ -197,6 +202,8 @@ if TYPE_CHECKING:
     from covet_orm.constraints import UniqueConstraint as UniqueConstraint
     from covet_orm.databases import Database as Database
     from covet_orm.exceptions import CheckViolation as CheckViolation
+    from covet_orm.exceptions import CommitHookFailed as CommitHookFailed
+    from covet_orm.exceptions import CommitUncertain as CommitUncertain
     from covet_orm.exceptions import ConnectionLost as ConnectionLost
     from covet_orm.exceptions import DatabaseError as DatabaseError
     from covet_orm.exceptions import DatabaseUnavailable as DatabaseUnavailable
@@ -225,6 +232,7 @@ if TYPE_CHECKING:
     from covet_orm.exceptions import StaleObject as StaleObject
     from covet_orm.exceptions import StatementTimeout as StatementTimeout
     from covet_orm.exceptions import TransactionError as TransactionError
+    from covet_orm.exceptions import TransactionTimeout as TransactionTimeout
     from covet_orm.exceptions import UniqueViolation as UniqueViolation
     from covet_orm.exceptions import ValidationError as ValidationError
     from covet_orm.expressions import Aggregate as Aggregate
@@ -346,7 +354,9 @@ if TYPE_CHECKING:
     from covet_orm.signals import pre_delete as pre_delete
     from covet_orm.signals import pre_save as pre_save
     from covet_orm.signals import receiver as receiver
-    from covet_orm.transactions import Transaction as Transaction
+    from covet_orm.transactions.blocks import Transaction as Transaction
+    from covet_orm.transactions.manager import transaction_manager as transaction_manager
+    from covet_orm.transactions.retrying import exponential as exponential
 
 
 def __getattr__(name: str) -> object:

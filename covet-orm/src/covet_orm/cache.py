@@ -15,6 +15,7 @@ from covet_orm.databases import Database
 from covet_orm.drivers.protocol import Connection
 from covet_orm.expiry import EVER, Expiry, Start
 from covet_orm.store_tables import StoreTable, all_or_nothing
+from covet_orm.transactions.options import begin_statement
 
 __all__ = ["DatabaseCache"]
 
@@ -245,7 +246,7 @@ class DatabaseCache:
 
         async def call(connection: Connection) -> int:
             changed = 0
-            async with all_or_nothing(connection, self.table.database.begin_statement(read_only=False)):
+            async with all_or_nothing(connection, begin_statement(self.table.database.kind)):
                 for name, values in statements:
                     compiled = self.table.compiled(name)
                     changed += await connection.execute(compiled.sql, compiled.parameters(values))

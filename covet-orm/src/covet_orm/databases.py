@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -24,7 +24,8 @@ from covet_orm.observing import ObservingSettings, Watcher, log_slow_queries, ob
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.queries.plans import Plan, PlanCache
 from covet_orm.replicas.settings import ReplicaSettings
-from covet_orm.transactions import Transaction, current_transaction
+from covet_orm.transactions.blocks import Transaction, current_transaction
+from covet_orm.transactions.options import DEFAULT, BlockOptions, TransactionOptions
 from covet_orm.urls import MEMORY, Target, driver_options, parse_url
 
 if TYPE_CHECKING:
@@ -159,9 +160,16 @@ class Database:
         scoped.reset(self._tokens.pop())
         await self.close()
 
-    def transaction(self, *, read_only: bool = False) -> Transaction:
-        """A block whose statements happen all or not at all; inside of another one, a savepoint."""
-        return Transaction(self, read_only=read_only)
+    def transaction(self, **options: Unpack[BlockOptions]) -> Transaction:
+        """A block whose statements happen all or not at all; inside of another one, a savepoint.
+
+        Args:
+            options: as those of `transaction_manager.atomic`.
+
+        Raises:
+            TransactionError: an option is none that there is, or two contradict each other.
+        """
+        return Transaction(self, TransactionOptions.of(**options) if options else DEFAULT)
 
     @asynccontextmanager
     async def connection(self, *, reads: bool = False, name: str = "") -> AsyncIterator[Connection]:
@@ -181,7 +189,7 @@ class Database:
             return
         block = current_transaction(self)
         if block is not None:
-            yield block.connection
+            yield block.at_hand() or await block.ready()
             return
         pool = await self.source_for(reads=reads)
         connection = pool.try_acquire() or await pool.acquire()
@@ -249,7 +257,7 @@ class Database:
                 return await watched.execute(plan.sql, parameters)
         block = current_transaction(self)
         if block is not None:
-            return await block.connection.execute(plan.sql, parameters)
+            return await (block.at_hand() or await block.ready()).execute(plan.sql, parameters)
         lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
         pool = lane.writers
         connection = pool.try_acquire() or await pool.acquire()
@@ -264,7 +272,7 @@ class Database:
             return await observed(self, app, plan, parameters, reads=reads)
         block = current_transaction(self)
         if block is not None:
-            return await block.connection.fetch(plan.sql, parameters)
+            return await (block.at_hand() or await block.ready()).fetch(plan.sql, parameters)
         # As `source_for`, which would cost a coroutine.
         lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
         pool = lane.routed if reads else lane.writers
@@ -298,14 +306,6 @@ class Database:
         from covet_orm.schema import drop_all
 
         return await drop_all(self, registry)
-
-    def begin_statement(self, *, read_only: bool) -> str:
-        """What begins a transaction. SQLite takes the lock at once, so that no later statement finds it taken."""
-        if self.kind == "sqlite":
-            return "BEGIN" if read_only else "BEGIN IMMEDIATE"
-        if self.kind == "postgresql":
-            return "BEGIN READ ONLY" if read_only else "BEGIN"
-        return "START TRANSACTION READ ONLY" if read_only else "START TRANSACTION"
 
     async def pool_for(self, *, reads: bool) -> Pool:
         """The pool of this event loop for statements that only read, or for others. It is none of a replica."""

@@ -13,6 +13,8 @@ from covet.exceptions import ConfigurationError, CovetError
 
 __all__ = [
     "CheckViolation",
+    "CommitHookFailed",
+    "CommitUncertain",
     "ConnectionLost",
     "DataError",
     "DatabaseError",
@@ -41,6 +43,7 @@ __all__ = [
     "StaleObject",
     "StatementTimeout",
     "TransactionError",
+    "TransactionTimeout",
     "UniqueViolation",
     "ValidationError",
 ]
@@ -92,6 +95,29 @@ class StaleObject(OrmError):
 
 class TransactionError(OrmError):
     """A transaction cannot be used like this: by another task, after its end, with what its database does not offer."""
+
+
+class TransactionTimeout(TransactionError, TimeoutError):
+    """A block took longer than the `timeout` that it was given, and was rolled back."""
+
+
+class CommitUncertain(TransactionError):
+    """The connection was lost while a transaction was committed: whether it was, is not known.
+
+    `await error.resolve()` finds out, where the block was opened with `confirm=True`.
+    """
+
+
+class CommitHookFailed(TransactionError):
+    """A transaction was committed, and a function that was to be called afterwards failed.
+
+    Attributes:
+        errors: what the functions raised, in the order in which they were called.
+    """
+
+    def __init__(self, message: str, errors: Sequence[Exception] = ()) -> None:
+        super().__init__(message)
+        self.errors = list(errors)
 
 
 class ValidationError(OrmError):

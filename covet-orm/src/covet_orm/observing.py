@@ -250,12 +250,12 @@ async def observed_connection(
     Raises:
         PoolTimeout: none became free in time.
     """
-    from covet_orm.transactions import current_transaction
+    from covet_orm.transactions.blocks import current_transaction
 
     tell = partial(_tell, database, app)
     block = current_transaction(database)
     if block is not None:
-        yield ObservedConnection(block.connection, database, tell, "transaction", 0.0, name)
+        yield ObservedConnection(block.at_hand() or await block.ready(), database, tell, "transaction", 0.0, name)
         return
     pool = await database.source_for(reads=reads)
     obtained: Obtained = "idle"

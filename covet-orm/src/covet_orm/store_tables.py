@@ -30,7 +30,7 @@ from covet_orm.identifiers import check_identifier
 from covet_orm.observing import told_of, unobserved
 from covet_orm.pool import Pool
 from covet_orm.schema import create_tables
-from covet_orm.transactions import Transaction, active
+from covet_orm.transactions.blocks import Transaction, active
 
 __all__ = ["Statements", "StoreTable", "StoreTableMissing", "all_or_nothing"]
 
@@ -239,7 +239,7 @@ class StoreTable:
         watched = app is not None or bool(self.database.watchers)
         block = None if active.get() is None else self._block()
         if block is not None:
-            connection = block.connection
+            connection = block.at_hand() or await block.ready()
             if watched:
                 connection = told_of(connection, self.database, app, "transaction", 0.0, f"{self.name}.{name}")
             # Interrupted, it would take the transaction along.
@@ -294,7 +294,7 @@ class StoreTable:
         root = block = self._around()
         while root is not None and root.parent is not None:
             root = root.parent
-        if block is None or root is None or root.read_only or block.task is not asyncio.current_task():
+        if block is None or root is None or root.options.read_only or block.task is not asyncio.current_task():
             return None
         return block
 

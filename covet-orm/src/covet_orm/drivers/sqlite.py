@@ -63,6 +63,7 @@ class SQLiteConnection:
         "_busy_timeout",
         "_db",
         "_expired",
+        "_options",
         "_phase",
         "_stop",
         "_timeout",
@@ -80,6 +81,7 @@ class SQLiteConnection:
         self._db = db
         self._phase = REST
         self._stop = threading.Event()
+        self._options = options
         self._timeout = options.statement_timeout
         self._busy_timeout = options.busy_timeout
         self._expired = False
@@ -181,6 +183,16 @@ class SQLiteConnection:
         if self._phase == BUSY:
             self._phase = REST
         return result
+
+    def limit(self, statement_timeout: float | None, lock_timeout: float | None) -> None:
+        """Have statements end sooner or later than the options say.
+
+        Args:
+            statement_timeout: seconds that a statement may take; None for what the options say.
+            lock_timeout: seconds to wait for the lock of another connection; None for what the options say.
+        """
+        self._timeout = self._options.statement_timeout if statement_timeout is None else statement_timeout
+        self._busy_timeout = self._options.busy_timeout if lock_timeout is None else lock_timeout
 
     def _expire(self) -> None:
         self._expired = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from covet.events import listener
 from covet_orm.databases import Database
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from covet_orm.pool import Pool
     from covet_orm.queries.plans import Plan
     from covet_orm.replicas.routing import PrimaryReads, ReadRouter
-    from covet_orm.transactions import Transaction
+    from covet_orm.transactions.blocks import Transaction
+    from covet_orm.transactions.options import BlockOptions
 
 __all__ = ["PrimaryDatabase"]
 
@@ -68,9 +69,9 @@ class PrimaryDatabase(Database):
         """This one."""
         return self
 
-    def transaction(self, *, read_only: bool = False) -> Transaction:
+    def transaction(self, **options: Unpack[BlockOptions]) -> Transaction:
         """A transaction, which is on the primary anyway."""
-        return self.database.transaction(read_only=read_only)
+        return self.database.transaction(**options)
 
     async def source_for(self, *, reads: bool) -> Pool | ReadRouter | PrimaryReads:
         """Who lends connections: the primary."""

@@ -28,6 +28,7 @@ from covet_orm.databases import Lane
 from covet_orm.drivers.protocol import Connection, Inserted, Row, Rows, SessionState
 from covet_orm.exceptions import DatabaseUnavailable, NotSupported, TransactionError
 from covet_orm.pool import Pool
+from covet_orm.transactions.options import begin_statement
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -72,7 +73,7 @@ class SharedTransaction:
         self.raw = await self.database._driver.connect()
         try:
             self.kind = self.database.kind = self.database._driver.kind
-            await self.raw.script(self.database.begin_statement(read_only=False))
+            await self.raw.script(begin_statement(self.kind))
             await self.pool.open()
             await self.apart.open()
         except BaseException:

@@ -1,0 +1,178 @@
+"""Trying again what failed since others were in the way.
+
+The waits are random parts of a growing time ("full jitter"), so that those who were in each other's way do not meet
+again (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar, Token
+from time import monotonic
+from types import TracebackType
+from typing import ParamSpec, Protocol, Self, TypeVar
+
+from covet_orm.exceptions import (
+    CommitUncertain,
+    ConnectionLost,
+    LockTimeout,
+    SerializationFailure,
+    TransactionError,
+)
+from covet_orm.transactions.blocks import active
+
+__all__ = ["RETRIED", "Attempt", "Backoff", "Retry", "attempts", "exponential"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RETRIED: tuple[type[Exception], ...] = (SerializationFailure, LockTimeout, ConnectionLost)
+"""What is tried again by default; a deadlock is a `SerializationFailure`."""
+
+FIRST, MOST = 0.02, 2.0
+"""Seconds: the most that `exponential` waits before the second attempt, and before any."""
+
+attempts: ContextVar[Attempt | None] = ContextVar("covet_orm.attempt", default=None)
+"""The attempt around this code."""
+
+
+class Backoff(Protocol):
+    """The most seconds to wait before an attempt."""
+
+    def __call__(self, attempt: int, /) -> float:
+        """For an attempt, by its number, from 2 on."""
+        ...
+
+
+def exponential(attempt: int, /) -> float:
+    """Twice as long before each attempt: 0.02 seconds before the second, 2 at most."""
+    return min(MOST, FIRST * 2.0 ** min(attempt - 2, 60))
+
+
+class Attempt:
+    """One attempt: `async with attempt: ...`.
+
+    Attributes:
+        number: from 1 on.
+        last: whether there is none after it.
+        error: what it failed with, if it did.
+    """
+
+    def __init__(self, retry: Retry, number: int) -> None:
+        self.number = number
+        self.last = number >= retry.max_attempts
+        self.error: Exception | None = None
+        self.again = False
+        self.committed = False
+        self._retry = retry
+        self._token: Token[Attempt | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number} of {self._retry.max_attempts}>"
+
+    async def __aenter__(self) -> Self:
+        block = active.get()
+        while block is not None and block.ended:
+            block = block.outer
+        if block is not None:
+            raise TransactionError(
+                "retry() is inside of a transaction: what is tried again must be all of it. Put retry() around the "
+                "outermost block"
+            )
+        self._token = attempts.set(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        assert self._token is not None
+        attempts.reset(self._token)
+        if not isinstance(error, Exception):
+            return False
+        self.error = error
+        self.again = self._retry.is_worth(error, self)
+        return self.again
+
+
+class Retry:
+    """Makes attempts: as a decorator of an `async def`, or `async for attempt in ...`. See `transaction_manager.retry`.
+
+    Raises:
+        TransactionError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        max_attempts: int,
+        backoff: Backoff,
+        on: tuple[type[Exception], ...],
+        timeout: float | None,
+        idempotent: bool,
+    ) -> None:
+        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
+            raise TransactionError(f"max_attempts={max_attempts!r}: a whole number, at least 1")
+        if not callable(backoff):
+            raise TransactionError(f"backoff={backoff!r}: a function, such as `exponential`, that gives seconds")
+        self.max_attempts = max_attempts
+        self.backoff = backoff
+        self.on = tuple(on) if isinstance(on, (tuple, list)) else (on,)
+        self.timeout = timeout
+        self.idempotent = idempotent
+
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        """Try calls of a function again.
+
+        Raises:
+            TransactionError: it is no `async def`.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise TransactionError(
+                f"{getattr(function, '__qualname__', function)!r} is no `async def`, and retry() tries calls of one "
+                "again"
+            )
+
+        @functools.wraps(function)
+        async def tried(*args: P.args, **kwargs: P.kwargs) -> T:
+            async for attempt in self:
+                async with attempt:
+                    return await function(*args, **kwargs)
+            raise AssertionError("unreachable: the last attempt returns or raises")
+
+        return tried
+
+    async def __aiter__(self) -> AsyncIterator[Attempt]:
+        began = monotonic()
+        for number in range(1, self.max_attempts + 1):
+            attempt = Attempt(self, number)
+            yield attempt
+            if not attempt.again or attempt.error is None:
+                return
+            seconds = random.uniform(0, self.backoff(number + 1))
+            if self.timeout is not None and monotonic() + seconds - began > self.timeout:
+                attempt.error.add_note(
+                    f"not tried again: attempt {number + 1} would have begun after the {self.timeout:g} seconds of "
+                    "retry(timeout=...)"
+                )
+                raise attempt.error
+            await asyncio.sleep(seconds)
+
+    def is_worth(self, error: Exception, attempt: Attempt) -> bool:
+        """Whether an attempt that failed like this is followed by another one."""
+        uncertain = isinstance(error, CommitUncertain)
+        if not isinstance(error, self.on) and not (uncertain and self.idempotent):
+            return False
+        if attempt.last:
+            error.add_note(f"not tried again: it was attempt {attempt.number} of {self.max_attempts}")
+            return False
+        if (uncertain or attempt.committed) and not self.idempotent:
+            error.add_note(
+                "not tried again: "
+                + ("it may have been committed" if uncertain else "a transaction was committed in the attempt before")
+                + "; retry(idempotent=True) says that it may happen twice"
+            )
+            return False
+        return True

@@ -1,0 +1,282 @@
+"""Transactions whose task is cancelled, by asyncio or by anyio, at every place where it waits; and what ends them by
+force."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from functools import partial
+from itertools import count
+from typing import Any
+
+import anyio
+import pytest
+from tests.services.databases import NAMES
+from tests.services.proxy import Proxy
+
+from covet.testing.conformance.faults import at_every_await
+from covet_orm import (
+    CharField,
+    CommitUncertain,
+    ConnectionLost,
+    Database,
+    Model,
+    Registry,
+    transaction_manager,
+)
+from covet_orm.transactions import blocks
+from covet_orm.transactions.uninterrupted import uninterrupted
+
+pytestmark = pytest.mark.anyio
+registry = Registry()
+
+
+class Row(Model):
+    name = CharField(max_length=50, unique=True)
+
+    class Meta:
+        registry = registry
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with Database(url, max_size=3, acquire_timeout=5) as database:
+        await database.create_all(registry)
+        yield database
+        assert at_rest(database)
+
+
+async def names() -> set[str]:
+    return set(await Row.objects.values_list("name", flat=True))
+
+
+def at_rest(database: Database) -> bool:
+    return all(pool.stats.in_use == 0 for pool in database.pools())
+
+
+class Steps:
+    """Awaits a call, and cancels its task, as asyncio does it, when it waits for the `number`-th time."""
+
+    def __init__(self, awaitable: Awaitable[Any], number: int) -> None:
+        self.awaitable = awaitable
+        self.number = number
+        self.cancelled = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps: Any = self.awaitable.__await__()
+        step: Callable[[], Any] = partial(steps.send, None)
+        for number in count():
+            try:
+                trap = step()
+            except StopIteration as done:
+                return done.value
+            if number == self.number:
+                self.cancelled = True
+                task = asyncio.current_task()
+                assert task is not None
+                asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                sent = yield trap
+            except BaseException as error:
+                step = partial(steps.throw, error)
+            else:
+                step = partial(steps.send, sent)
+        raise AssertionError("unreachable")
+
+
+async def natively_at_every_await(call: Callable[[], Awaitable[object]], check: Callable[[], Awaitable[object]]) -> int:
+    """As `at_every_await`, by the cancellation of asyncio, which comes once."""
+    for number in count():
+        steps = Steps(call(), number)
+
+        async def run(steps: Steps = steps) -> None:
+            await steps
+
+        await asyncio.gather(asyncio.ensure_future(run()), return_exceptions=True)
+        await check()
+        if not steps.cancelled:
+            return number
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("every", [at_every_await, natively_at_every_await], ids=["anyio", "asyncio"])
+async def test_whole_or_not_there_and_known(database: Database, every: Any) -> None:
+    number = 0
+    told: dict[int, str] = {}
+
+    async def work() -> None:
+        nonlocal number
+        number += 1
+        own = number
+        async with transaction_manager.atomic() as block:
+            block.on_commit(lambda: told.update({own: "committed"}))
+            block.on_rollback(lambda: told.update({own: "rolled back"}))
+            await Row.objects.create(name=f"{own} a")
+            async with transaction_manager.atomic():
+                await Row.objects.create(name=f"{own} b")
+            try:
+                async with transaction_manager.atomic():
+                    await Row.objects.create(name=f"{own} c")
+                    raise RuntimeError
+            except RuntimeError:
+                pass
+            await Row.objects.create(name=f"{own} d")
+
+    async def check() -> None:
+        assert at_rest(database)
+        found = await names()
+        expected = {f"{own} {letter}" for own, what in told.items() if what == "committed" for letter in "abd"}
+        assert found == expected
+        assert number in told or not any(name.startswith(f"{number} ") for name in found)
+
+    assert await every(work, check) >= 5
+    assert "committed" in told.values()
+    assert "rolled back" in told.values()
+
+
+@pytest.mark.parametrize("every", [at_every_await, natively_at_every_await], ids=["anyio", "asyncio"])
+async def test_a_hook_after_the_commit_has_its_time(database: Database, every: Any) -> None:
+    """It is called whenever there was a commit, and cancelled itself only where it is what waits."""
+    begun: list[str] = []
+    number = 0
+
+    async def work() -> None:
+        nonlocal number
+        number += 1
+        name = str(number)
+
+        async def hook() -> None:
+            begun.append(name)
+            await asyncio.sleep(0)
+
+        async with transaction_manager.atomic() as block:
+            block.on_commit(hook)
+            await Row.objects.create(name=name)
+
+    async def check() -> None:
+        assert await names() == set(begun)
+
+    assert await every(work, check) >= 3
+
+
+async def test_what_must_not_be_cut_goes_on() -> None:
+    """Cancelled again and again, it goes on; the cancellation is told when it is at its end."""
+    steps: list[int] = []
+
+    async def work() -> str:
+        for number in range(3):
+            await asyncio.sleep(0.01)
+            steps.append(number)
+        return "done"
+
+    async def run() -> Any:
+        return await uninterrupted(work(), cut=lambda: steps.append(-1), patience=30)
+
+    task = asyncio.ensure_future(run())
+    await asyncio.sleep(0)
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0.001)
+    outcome = await task
+    assert (outcome.result, outcome.error, steps) == ("done", None, [0, 1, 2])
+    assert isinstance(outcome.cancelled, asyncio.CancelledError)
+
+
+async def test_what_must_not_be_cut_fails_by_itself() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("of its own")
+
+    outcome = await uninterrupted(work(), cut=lambda: None, patience=30)
+    assert str(outcome.error) == "of its own"
+    assert outcome.cancelled is None
+
+
+async def test_patience_ends() -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await future
+
+    outcome: Any = None
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        outcome = await uninterrupted(
+            work(), cut=lambda: future.set_exception(ConnectionLost("cut")), patience=0.05, hurried=False
+        )
+    assert isinstance(outcome.error, ConnectionLost)
+    assert isinstance(outcome.cancelled, asyncio.CancelledError)
+    assert scope.cancel_called
+
+
+SERVED = [name for name in NAMES if name != "sqlite"]
+
+
+@pytest.fixture
+async def proxied(url: str) -> AsyncIterator[tuple[Proxy, Database]]:
+    """A database behind a proxy, which can drop what passes."""
+    from covet_orm.urls import parse_url
+
+    async with Database(url, alias="direct") as direct:
+        await direct.create_all(registry)
+        with Proxy(parse_url(url).hosts[0].port) as proxy:
+            async with Database(proxy.url(url), alias="proxied", min_size=0, max_size=2, acquire_timeout=5) as database:
+                yield proxy, database
+                assert at_rest(database)
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+async def test_a_connection_lost_at_the_commit_is_said_to_be_uncertain(proxied: tuple[Proxy, Database]) -> None:
+    proxy, database = proxied
+    with pytest.raises(CommitUncertain, match="whether it was is not known") as caught:  # noqa: PT012
+        async with transaction_manager.atomic(database) as block:
+            await Row.objects.using(database).create(name="a")
+            block.pre_commit(proxy.cut)
+    assert isinstance(caught.value.__cause__, ConnectionLost)
+    assert block.committed is None
+    proxy.heal()
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+async def test_a_connection_lost_before_the_commit_is_none(proxied: tuple[Proxy, Database]) -> None:
+    proxy, database = proxied
+    with pytest.raises(ConnectionLost):  # noqa: PT012
+        async with transaction_manager.atomic(database) as block:
+            await Row.objects.using(database).create(name="a")
+            proxy.cut()
+            await Row.objects.using(database).create(name="b")
+    assert block.committed is False
+    proxy.heal()
+    assert await Row.objects.using(database).count() == 0
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+async def test_a_commit_that_nobody_answers(proxied: tuple[Proxy, Database], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever cancels waits for the answer no longer than that."""
+    proxy, database = proxied
+    monkeypatch.setattr(blocks, "PATIENCE", 0.2)
+    with anyio.fail_after(30), anyio.CancelScope() as scope, pytest.raises(CommitUncertain):  # noqa: PT012
+        async with transaction_manager.atomic(database) as block:
+            await Row.objects.using(database).create(name="a")
+
+            def stall() -> None:
+                proxy.stall()
+                asyncio.get_running_loop().call_later(0.1, scope.cancel)
+
+            block.pre_commit(stall)
+    assert at_rest(database)
+    proxy.heal()
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+async def test_a_rollback_that_nobody_answers(proxied: tuple[Proxy, Database], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, database = proxied
+    monkeypatch.setattr(blocks, "PATIENCE", 0.2)
+    with anyio.fail_after(30), anyio.move_on_after(0.2):
+        async with transaction_manager.atomic(database):
+            await Row.objects.using(database).create(name="a")
+            proxy.stall()
+            await asyncio.sleep(30)
+    assert at_rest(database)
+    proxy.heal()
+    assert await Row.objects.using(database).count() == 0
