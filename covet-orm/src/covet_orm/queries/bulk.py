@@ -24,6 +24,7 @@ from covet_orm.models.changes import note_written, rewritten_row
 from covet_orm.models.inheritance import lineage
 from covet_orm.models.validation import checked
 from covet_orm.queries.saving import insert, named, remembered_source
+from covet_orm.transactions.objects import remember_many
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -97,6 +98,8 @@ async def bulk_update(
         return 0
     rows = _checked_rows(objects, fields, database.kind)
     version = options.version_field
+    changed = [field.attribute for field in options.fields if field.generated or field is version]
+    remember_many(database, objects, changed)
     async with database.transaction(), database.connection() as connection:
         for table_model in lineage(model):
             own = [number for number, field in enumerate(fields) if field.model is table_model]
@@ -176,6 +179,7 @@ async def _insert(
         key for key in options.primary_key if key.filled_by_database and key.db_default_is_unset and key not in given
     ]
     others = [field for field in options.fields if field not in given and field not in counted]
+    remember_many(database, objects, [field.attribute for field in (*counted, *others)])
     rows = _checked_rows(objects, given, database.kind)
     if conflicts is not None or others or len(counted) > 1:
         await _insert_returning(database, connection, model, given, rows, objects, counted, others, conflicts)

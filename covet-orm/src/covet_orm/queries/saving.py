@@ -22,6 +22,7 @@ from covet_orm.queries.plans import Plan
 from covet_orm.queries.sources import Source
 from covet_orm.relations.deletion import delete_with_signals, wants_signals
 from covet_orm.signals import post_save, pre_save
+from covet_orm.transactions.objects import remember
 
 if TYPE_CHECKING:
     from covet_orm.fields.base import Field
@@ -52,6 +53,7 @@ async def _write(instance: Any, update_fields: Iterable[str] | None, created: bo
     if created:
         await insert(instance, database)
         return
+    remember(database, instance)
     options = instance._meta
     if update_fields is None:
         fields = [field for field in changed(instance) if not field.generated]
@@ -78,6 +80,7 @@ async def delete(instance: Any, *, using: str | Database | None) -> int:
 
 async def delete_row(instance: Any, database: Database, *, apart: bool = False) -> int:
     """Delete the row of an object, and those of its parents unless it is to be deleted apart; without signals."""
+    remember(database, instance)
     options = instance._meta
     if options.parent_link is None or apart:
         count = await _delete_from(instance, options.concrete, database)
@@ -134,6 +137,7 @@ async def refresh(instance: Any, names: Sequence[str], *, using: str | Database 
 
 async def insert(instance: Any, database: Database) -> None:
     """Insert an object, without signals."""
+    remember(database, instance)
     options = instance._meta
     if options.parent_link is None:
         fields, raw = await _insert_into(instance, options.concrete, options.fields, database)

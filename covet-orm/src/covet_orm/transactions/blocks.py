@@ -19,18 +19,27 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from anyio import CancelScope, current_time, move_on_after
 
+from covet_orm.deadlocks import explain
 from covet_orm.drivers.protocol import Connection, SessionState
-from covet_orm.exceptions import CommitUncertain, ConnectionLost, TransactionError, TransactionTimeout
+from covet_orm.exceptions import (
+    CommitUncertain,
+    ConnectionLost,
+    DeadlockDetected,
+    TransactionError,
+    TransactionTimeout,
+)
 from covet_orm.transactions.hooks import Hook, Hooks, Moment, call_committed, call_hook, call_rolled_back
+from covet_orm.transactions.objects import SavedObjects
 from covet_orm.transactions.options import DEFAULT, Opening, TransactionOptions, check_inner, opening
 from covet_orm.transactions.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
     from covet_orm.pool import Pool
+    from covet_orm.transactions.retrying import Attempt
     from covet_orm.transactions.sharing import Sharing
 
-__all__ = ["Transaction", "active", "around", "current_transaction"]
+__all__ = ["Transaction", "active", "around", "attempts", "current_transaction"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +50,10 @@ PATIENCE = 5.0
 
 active: ContextVar[Transaction | None] = ContextVar("covet_orm.transaction", default=None)
 """The innermost transaction block of this context, which may have ended."""
+
+
+attempts: ContextVar[Attempt | None] = ContextVar("covet_orm.attempt", default=None)
+"""The attempt around this code: see `transaction_manager.retry`."""
 
 
 def around(database: Database) -> Transaction | None:
@@ -99,9 +112,9 @@ class Transaction:
     """
 
     __slots__ = (
-        "__weakref__", "_connection", "_database", "_doom", "_entered", "_hooks", "_name", "_opening", "_pool",
-        "_savepoints", "_scope", "_token", "_turn", "_using", "committed", "ended", "options", "outer", "parent",
-        "sharing", "task",
+        "__weakref__", "_connection", "_database", "_doom", "_entered", "_hooks", "_name", "_objects", "_opening",
+        "_pool", "_savepoints", "_scope", "_token", "_turn", "_using", "committed", "ended", "options", "outer",
+        "parent", "sharing", "task",
     )  # fmt: skip
 
     def __init__(self, using: str | Database | None = None, options: TransactionOptions = DEFAULT) -> None:
@@ -123,6 +136,7 @@ class Transaction:
         self._name = ""
         self._savepoints = 0
         self._turn: Sharing | None = None
+        self._objects: SavedObjects | None = None
         self._opening: Opening | None = None
         self._entered = False
 
@@ -273,6 +287,12 @@ class Transaction:
         """Call a function before the commit of the outermost block; when it raises, all is rolled back."""
         self.add_hook("pre_commit", Hook(function))
 
+    def saved_objects(self) -> SavedObjects:
+        """The objects that were saved in this block, which get their state back when it is rolled back."""
+        if self._objects is None:
+            self._objects = SavedObjects()
+        return self._objects
+
     async def _begun(self) -> Connection:
         """The connection, after BEGIN or SAVEPOINT."""
         connection = self._connection
@@ -360,6 +380,8 @@ class Transaction:
         self._connection = None
         if error is not None:
             cancelled = await self._roll_back(connection, error)
+            if isinstance(error, DeadlockDetected):
+                cancelled = await explain(connection, self.database.kind, error) or cancelled
             await self._give_back(connection, pool)
             await self._told(committed=False, error=error)
             if cancelled is not None:
@@ -446,10 +468,18 @@ class Transaction:
             if self._hooks is None:
                 self._hooks = Hooks()
             self._hooks.join(inner._hooks)
+        if inner._objects is not None:
+            self.saved_objects().join(inner._objects)
 
     async def _told(self, *, committed: bool, error: BaseException | None) -> None:
         """Note how it ended, and call the hooks for that; `error` is what the caller raises afterwards."""
         self.committed = committed
+        objects, self._objects = self._objects, None
+        if committed or objects is not None:
+            attempt = attempts.get()
+            changed = objects.restore() if objects is not None and not committed else ()
+            if attempt is not None:
+                attempt.note(committed=committed, changed=changed)
         hooks = self._hooks
         if hooks is None:
             return

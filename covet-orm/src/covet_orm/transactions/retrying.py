@@ -10,11 +10,11 @@ import asyncio
 import functools
 import inspect
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar, Token
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import Token
 from time import monotonic
 from types import TracebackType
-from typing import ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from covet_orm.exceptions import (
     CommitUncertain,
@@ -23,9 +23,10 @@ from covet_orm.exceptions import (
     SerializationFailure,
     TransactionError,
 )
-from covet_orm.transactions.blocks import active
+from covet_orm.transactions.blocks import active, attempts
+from covet_orm.transactions.objects import as_read
 
-__all__ = ["RETRIED", "Attempt", "Backoff", "Retry", "attempts", "exponential"]
+__all__ = ["RETRIED", "Attempt", "Backoff", "Retry", "exponential"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,9 +36,6 @@ RETRIED: tuple[type[Exception], ...] = (SerializationFailure, LockTimeout, Conne
 
 FIRST, MOST = 0.02, 2.0
 """Seconds: the most that `exponential` waits before the second attempt, and before any."""
-
-attempts: ContextVar[Attempt | None] = ContextVar("covet_orm.attempt", default=None)
-"""The attempt around this code."""
 
 
 class Backoff(Protocol):
@@ -60,6 +58,8 @@ class Attempt:
         number: from 1 on.
         last: whether there is none after it.
         error: what it failed with, if it did.
+        again: whether another one follows it.
+        committed: whether a transaction was committed in it.
     """
 
     def __init__(self, retry: Retry, number: int) -> None:
@@ -69,10 +69,16 @@ class Attempt:
         self.again = False
         self.committed = False
         self._retry = retry
+        self._changed: list[Any] = []
         self._token: Token[Attempt | None] | None = None
 
     def __repr__(self) -> str:
         return f"<Attempt {self.number} of {self._retry.max_attempts}>"
+
+    def note(self, *, committed: bool, changed: Sequence[Any]) -> None:
+        """Note that a transaction ended, and which objects were saved in one that was rolled back."""
+        self.committed = self.committed or committed
+        self._changed += changed
 
     async def __aenter__(self) -> Self:
         block = active.get()
@@ -95,6 +101,10 @@ class Attempt:
             return False
         self.error = error
         self.again = self._retry.is_worth(error, self)
+        if self.again:
+            # The next attempt is to begin with what this one began with.
+            for instance in self._changed:
+                as_read(instance)
         return self.again
 
 
@@ -163,7 +173,7 @@ class Retry:
     def is_worth(self, error: Exception, attempt: Attempt) -> bool:
         """Whether an attempt that failed like this is followed by another one."""
         uncertain = isinstance(error, CommitUncertain)
-        if not isinstance(error, self.on) and not (uncertain and self.idempotent):
+        if not uncertain and not isinstance(error, self.on):
             return False
         if attempt.last:
             error.add_note(f"not tried again: it was attempt {attempt.number} of {self.max_attempts}")
