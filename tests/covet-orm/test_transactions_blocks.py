@@ -238,6 +238,26 @@ async def level_of(database: Database) -> str:
     return str(await database.fetch_value(ask)).lower()
 
 
+@pytest.mark.parametrize("server", POSTGRESQL, indirect=True)
+async def test_blocks_that_see_the_same(database: Database) -> None:
+    await Row.objects.create(name="a")
+    async with transaction_manager.atomic(isolation="repeatable read", read_only=True) as block:
+        snapshot = await block.export_snapshot()
+        with transaction_manager.independent():
+            await Row.objects.create(name="b")
+            options: Any = {"isolation": "repeatable read", "read_only": True, "snapshot": snapshot}
+
+            async def look() -> list[str]:
+                async with transaction_manager.atomic(**options):
+                    return await names()
+
+            assert await asyncio.gather(look(), look()) == [["a"], ["a"]]
+    assert await names() == ["a", "b"]
+    async with transaction_manager.atomic() as block:
+        with pytest.raises(TransactionError, match="needs isolation"):
+            await block.export_snapshot()
+
+
 async def test_what_only_reads_cannot_write(url: str, database: Database) -> None:
     async with transaction_manager.atomic(read_only=True):
         assert await names() == []

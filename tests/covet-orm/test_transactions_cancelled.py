@@ -22,8 +22,11 @@ from covet_orm import (
     Database,
     Model,
     Registry,
+    TransactionError,
     transaction_manager,
 )
+from covet_orm.drivers.mysql import MySQLConnection
+from covet_orm.drivers.postgresql import PostgreSQLConnection
 from covet_orm.transactions import blocks
 from covet_orm.transactions.uninterrupted import uninterrupted
 
@@ -209,6 +212,7 @@ async def test_patience_ends() -> None:
     assert scope.cancel_called
 
 
+TYPES: dict[str, Any] = {"postgresql": PostgreSQLConnection, "mariadb": MySQLConnection}
 SERVED = [name for name in NAMES if name != "sqlite"]
 
 
@@ -235,6 +239,53 @@ async def test_a_connection_lost_at_the_commit_is_said_to_be_uncertain(proxied: 
     assert isinstance(caught.value.__cause__, ConnectionLost)
     assert block.committed is None
     proxy.heal()
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+@pytest.mark.parametrize("arrives", [True, False], ids=["committed", "not committed"])
+async def test_what_became_of_an_uncertain_commit(
+    url: str, proxied: tuple[Proxy, Database], monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    """The connection breaks before the COMMIT is there, or after it and before its answer."""
+    _, database = proxied
+    script = TYPES[database.kind].script
+
+    async def break_off(connection: Any, sql: str) -> None:
+        if sql != "COMMIT":
+            await script(connection, sql)
+            return
+        if arrives:
+            await script(connection, sql)
+        connection.terminate()
+        raise ConnectionLost("the network is gone")
+
+    monkeypatch.setattr(TYPES[database.kind], "script", break_off)
+    with pytest.raises(CommitUncertain) as caught:
+        async with transaction_manager.atomic(database, confirm=True):
+            await Row.objects.using(database).create(name="a")
+    monkeypatch.undo()
+    assert await caught.value.resolve() is arrives
+    assert await Row.objects.using(database).count() == int(arrives)
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+async def test_what_was_not_asked_to_be_confirmed_cannot_be(proxied: tuple[Proxy, Database]) -> None:
+    proxy, database = proxied
+    with pytest.raises(CommitUncertain) as caught:  # noqa: PT012 - the block
+        async with transaction_manager.atomic(database) as block:
+            await Row.objects.using(database).create(name="a")
+            block.pre_commit(proxy.cut)
+    with pytest.raises(TransactionError, match="confirm=True"):
+        await caught.value.resolve()
+    proxy.heal()
+
+
+async def test_what_is_confirmed_is_committed(database: Database) -> None:
+    for number in range(3):
+        async with transaction_manager.atomic(confirm=True):
+            await Row.objects.create(name=str(number))
+    async with transaction_manager.atomic(confirm=True):
+        assert await Row.objects.count() == 3
 
 
 @pytest.mark.parametrize("server", SERVED, indirect=True)

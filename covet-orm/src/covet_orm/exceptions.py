@@ -7,9 +7,15 @@ names are those of Django and of PEP 249 where they have one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from covet.exceptions import ConfigurationError, CovetError
+
+if TYPE_CHECKING:
+    from covet_orm.deadlocks import DeadlockParticipant
+
+if TYPE_CHECKING:
+    from covet_orm.transactions.confirming import Mark
 
 __all__ = [
     "CheckViolation",
@@ -102,10 +108,29 @@ class TransactionTimeout(TransactionError, TimeoutError):
 
 
 class CommitUncertain(TransactionError):
-    """The connection was lost while a transaction was committed: whether it was, is not known.
+    """The connection was lost while a transaction was committed: whether it was, is not known."""
 
-    `await error.resolve()` finds out, where the block was opened with `confirm=True`.
-    """
+    def __init__(self, message: str, mark: Mark | None = None) -> None:
+        super().__init__(message)
+        self._mark = mark
+
+    async def resolve(self, timeout: float = 30.0) -> bool:
+        """Find out whether it was committed, where the block was opened with `confirm=True`.
+
+        Args:
+            timeout: seconds for the server to be there again, and to know.
+
+        Raises:
+            TransactionError: it cannot be found out: the block was opened without `confirm=True`, or the server does
+                not know yet, or not any more.
+            DatabaseError: the server cannot be asked.
+        """
+        if self._mark is None:
+            raise TransactionError(
+                "whether it was committed cannot be found out; a block that is opened with confirm=True tells by "
+                "resolve() what became of it"
+            )
+        return await self._mark.resolve(timeout)
 
 
 class CommitHookFailed(TransactionError):
@@ -198,7 +223,28 @@ class SerializationFailure(DatabaseError):
 
 
 class DeadlockDetected(SerializationFailure):
-    """Transactions wait for each other, and the server chose this one to end."""
+    """Transactions wait for each other, and the server chose this one to end.
+
+    Attributes:
+        participants: who waited for whom, as far as the server tells: `DeadlockParticipant`, this transaction first.
+            What others ran may hold values of rows, which is why no message shows it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        statement: str = "",
+        participants: Sequence[DeadlockParticipant] = (),
+    ) -> None:
+        super().__init__(message, code=code, statement=statement)
+        self.participants = tuple(participants)
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """The locks that they waited for, in the words of the server, each once."""
+        return tuple(dict.fromkeys(one.waits_for for one in self.participants if one.waits_for))
 
 
 class ReadOnlyDatabase(DatabaseError):

@@ -28,9 +28,11 @@ from covet_orm.exceptions import (
     TransactionError,
     TransactionTimeout,
 )
+from covet_orm.transactions.confirming import Mark, mark, prepare
 from covet_orm.transactions.hooks import Hook, Hooks, Moment, call_committed, call_hook, call_rolled_back
 from covet_orm.transactions.objects import SavedObjects
 from covet_orm.transactions.options import DEFAULT, Opening, TransactionOptions, check_inner, opening
+from covet_orm.transactions.telling import Telling, tell_of
 from covet_orm.transactions.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
@@ -113,8 +115,8 @@ class Transaction:
 
     __slots__ = (
         "__weakref__", "_connection", "_database", "_doom", "_entered", "_hooks", "_name", "_objects", "_opening",
-        "_pool", "_savepoints", "_scope", "_token", "_turn", "_using", "committed", "ended", "options", "outer",
-        "parent", "sharing", "task",
+        "_pool", "_savepoints", "_scope", "_telling", "_token", "_turn", "_using", "committed", "ended", "options",
+        "outer", "parent", "sharing", "task",
     )  # fmt: skip
 
     def __init__(self, using: str | Database | None = None, options: TransactionOptions = DEFAULT) -> None:
@@ -138,6 +140,7 @@ class Transaction:
         self._turn: Sharing | None = None
         self._objects: SavedObjects | None = None
         self._opening: Opening | None = None
+        self._telling: Telling | None = None
         self._entered = False
 
     def __repr__(self) -> str:
@@ -204,6 +207,7 @@ class Transaction:
         if parent is None:
             # What the database does not offer is told before anything is done.
             opening(database.kind, self.options)
+            self._telling = tell_of(self)
         else:
             check_inner(database.kind, self.options, parent.root.options)
             if parent._doom is not None:
@@ -287,6 +291,23 @@ class Transaction:
         """Call a function before the commit of the outermost block; when it raises, all is rolled back."""
         self.add_hook("pre_commit", Hook(function))
 
+    async def export_snapshot(self) -> str:
+        """A name for what this transaction sees, for `atomic(snapshot=...)` in others, which then see the same: for
+        reading in parallel what belongs together (PostgreSQL).
+
+        It is good until this block ends. Needs isolation `repeatable read` or `serializable`, or else the next
+        statement sees something else already.
+
+        Raises:
+            TransactionError: the database has no such thing, or the block's isolation is a weaker one.
+        """
+        if self.database.kind != "postgresql":
+            raise TransactionError(f"export_snapshot() is nothing that {self.database.kind} offers; PostgreSQL does")
+        if self.root.options.isolation not in ("repeatable read", "serializable"):
+            raise TransactionError("export_snapshot() needs isolation='repeatable read', or 'serializable'")
+        rows = await (await self.ready()).fetch("SELECT pg_export_snapshot()")
+        return str(rows[0][0])
+
     def saved_objects(self) -> SavedObjects:
         """The objects that were saved in this block, which get their state back when it is rolled back."""
         if self._objects is None:
@@ -312,7 +333,10 @@ class Transaction:
         pool = await database.pool_for(reads=options.read_only)
         one = options.read_only and database.kind == "sqlite" and pool is await database.pool_for(reads=False)
         used = opening(database.kind, options, one_connection=one)
-        connection = pool.try_acquire() or await pool.acquire()
+        if options.confirm:
+            await prepare(database)
+        telling = self._telling
+        connection = (pool.try_acquire() or await pool.acquire()) if telling is None else await telling.acquire(pool)
         try:
             if used.limits:
                 cast("Any", connection).limit(options.statement_timeout, options.lock_timeout)
@@ -323,6 +347,8 @@ class Transaction:
             pool.discard(connection)
             raise
         self._pool, self._connection, self._opening = pool, connection, used
+        if telling is not None:
+            self._connection = connection = telling.begun(connection)
         return connection
 
     async def _set_savepoint(self, parent: Transaction) -> Connection:
@@ -335,6 +361,8 @@ class Transaction:
             root._savepoints += 1
             self._name = f"covet_{root._savepoints}"
             await connection.script(f"SAVEPOINT {self._name}")
+            if root._telling is not None:
+                self._telling = root._telling.savepoint(self)
         self._connection = connection
         return connection
 
@@ -378,6 +406,8 @@ class Transaction:
             await self._told(committed=error is None, error=error)
             return
         self._connection = None
+        if self._telling is not None:
+            connection = self._telling.ending(connection, error)
         if error is not None:
             cancelled = await self._roll_back(connection, error)
             if isinstance(error, DeadlockDetected):
@@ -387,14 +417,25 @@ class Transaction:
             if cancelled is not None:
                 raise cancelled
             return
+        known: Mark | None = None
+        if self.options.confirm:
+            try:
+                known = await mark(self.database, connection)
+            except BaseException as failed:
+                await self._roll_back(connection, failed)
+                await self._give_back(connection, pool)
+                await self._told(committed=False, error=failed)
+                raise
         outcome = await uninterrupted(connection.script("COMMIT"), cut=connection.terminate, patience=PATIENCE)
         failure = outcome.error
         if failure is None and connection.state is not IDLE:
             failure = TransactionError("the server did not end the transaction at COMMIT")
         await self._give_back(connection, pool)
         if isinstance(failure, ConnectionLost) and failure.sent:
+            if self._telling is not None:
+                self._telling.ended(self, committed=None, error=failure)
             raise CommitUncertain(
-                f"the connection was lost while {self!r} was committed: whether it was is not known"
+                f"the connection was lost while {self!r} was committed: whether it was is not known", known
             ) from failure
         await self._told(committed=failure is None, error=failure or outcome.cancelled)
         if failure is not None:
@@ -405,7 +446,10 @@ class Transaction:
     async def _roll_back(self, connection: Connection, error: BaseException) -> asyncio.CancelledError | None:
         """Roll back to the beginning of the block, as far as there is something and somebody to tell; the cancellation
         that came meanwhile."""
-        if connection.state not in (OPEN, FAILED):
+        # MariaDB, which rolls back by itself at a deadlock, keeps READ ONLY and the isolation level for the next
+        # transaction of the session then, until it is told ROLLBACK.
+        kept = connection.state is IDLE and self.parent is None and self.database.kind in ("mariadb", "mysql")
+        if connection.state not in (OPEN, FAILED) and not kept:
             return None
         outcome = await uninterrupted(
             self._to_savepoint(connection) if self._name else connection.script("ROLLBACK"),
@@ -449,6 +493,8 @@ class Transaction:
             outcome = await uninterrupted(
                 connection.script(f"RELEASE SAVEPOINT {self._name}"), cut=connection.terminate, patience=PATIENCE
             )
+            if self._telling is not None:
+                self._telling.ended(self, committed=outcome.error is None, error=outcome.error)
             if outcome.error is not None:
                 parent._doom = parent._doom or outcome.error
                 raise outcome.error
@@ -474,6 +520,8 @@ class Transaction:
     async def _told(self, *, committed: bool, error: BaseException | None) -> None:
         """Note how it ended, and call the hooks for that; `error` is what the caller raises afterwards."""
         self.committed = committed
+        if self._telling is not None:
+            self._telling.ended(self, committed=committed, error=error)
         objects, self._objects = self._objects, None
         if committed or objects is not None:
             attempt = attempts.get()

@@ -89,6 +89,8 @@ class TransactionOptions(NamedTuple):
                     "snapshot= needs isolation='repeatable read' (or 'serializable'): a weaker one sees a new snapshot "
                     "at each statement"
                 )
+        if options.confirm and options.read_only:
+            raise TransactionError("confirm=True: what only reads has nothing to be uncertain of")
         if options.durable and not options.savepoint:
             raise TransactionError(
                 "durable=True is for an outermost block, and savepoint=False for an inner one: choose one of them"

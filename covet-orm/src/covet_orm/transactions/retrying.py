@@ -60,6 +60,7 @@ class Attempt:
         error: what it failed with, if it did.
         again: whether another one follows it.
         committed: whether a transaction was committed in it.
+        label: what the last transaction in it was called, where somebody is told of that.
     """
 
     def __init__(self, retry: Retry, number: int) -> None:
@@ -68,6 +69,7 @@ class Attempt:
         self.error: Exception | None = None
         self.again = False
         self.committed = False
+        self.label = ""
         self._retry = retry
         self._changed: list[Any] = []
         self._token: Token[Attempt | None] | None = None
@@ -168,6 +170,7 @@ class Retry:
                     "retry(timeout=...)"
                 )
                 raise attempt.error
+            tell_retried(attempt, seconds)
             await asyncio.sleep(seconds)
 
     def is_worth(self, error: Exception, attempt: Attempt) -> bool:
