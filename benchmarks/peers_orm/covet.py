@@ -19,6 +19,7 @@ from covet_orm import (
     Model,
     Registry,
     TextField,
+    transaction_manager,
 )
 
 registry = Registry()
@@ -104,6 +105,16 @@ class Peer:
 
     async def bulk10k(self, number: int) -> Any:
         await Scratch.objects.bulk_create([Scratch(**schema.named(number)) for number in range(schema.ITEMS)])
+
+    async def transaction(self, number: int) -> Any:
+        async with transaction_manager.atomic():
+            await Scratch.objects.create(**schema.named(number))
+
+    async def nested(self, number: int) -> Any:
+        async with transaction_manager.atomic():
+            await Scratch.objects.create(**schema.named(number))
+            async with transaction_manager.atomic():
+                await Scratch.objects.create(**schema.named(number))
 
     async def update(self, number: int) -> Any:
         return await Item.objects.filter(id=number + 1).update(small=number % 97)

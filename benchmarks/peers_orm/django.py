@@ -7,7 +7,7 @@ from typing import Any
 import django
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 
 from benchmarks.peers_orm import schema
 
@@ -114,6 +114,12 @@ class Peer:
     async def bulk10k(self, number: int) -> Any:
         await Scratch.objects.abulk_create([Scratch(**schema.named(number)) for number in range(schema.ITEMS)])
 
+    async def transaction(self, number: int) -> Any:
+        await sync_to_async(_transaction)(number)
+
+    async def nested(self, number: int) -> Any:
+        await sync_to_async(_nested)(number)
+
     async def update(self, number: int) -> Any:
         return await Item.objects.filter(id=number + 1).aupdate(small=number % 97)
 
@@ -136,3 +142,16 @@ def _close() -> None:
     if hasattr(connection, "close_pool"):
         connection.close_pool()
     del connections["default"]
+
+
+# Transactions "do not yet work in async mode" (its documentation, "Asynchronous support"), which tells to do this.
+def _transaction(number: int) -> None:
+    with transaction.atomic():
+        Scratch.objects.create(**schema.named(number))
+
+
+def _nested(number: int) -> None:
+    with transaction.atomic():
+        Scratch.objects.create(**schema.named(number))
+        with transaction.atomic():
+            Scratch.objects.create(**schema.named(number))

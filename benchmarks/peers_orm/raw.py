@@ -58,6 +58,18 @@ class Operations:
 class AsyncpgPeer(Operations):
     """asyncpg; many rows by COPY."""
 
+    one = f"{INSERT} ({', '.join(f'${place}' for place in range(1, len(schema.FIELDS) + 1))}) returning id"
+
+    async def transaction(self, number: int) -> Any:
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.fetch(self.one, *schema.item(number))
+
+    async def nested(self, number: int) -> Any:
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.fetch(self.one, *schema.item(number))
+            async with connection.transaction():
+                await connection.fetch(self.one, *schema.item(number))
+
     places = ", ".join(f"${number}" for number in range(1, len(schema.FIELDS) + 1))
 
     def __init__(self, url: str) -> None:
@@ -119,6 +131,19 @@ class AiosqlitePeer(Operations):
     async def insert(self, number: int) -> Any:
         return await self.query(f"{INSERT} ({self.places}) returning id", *schema.storable(schema.item(number)))
 
+    async def transaction(self, number: int) -> Any:
+        await self.connection.execute("begin immediate")
+        await self.insert(number)
+        await self.connection.execute("commit")
+
+    async def nested(self, number: int) -> Any:
+        await self.connection.execute("begin immediate")
+        await self.insert(number)
+        await self.connection.execute("savepoint one")
+        await self.insert(number)
+        await self.connection.execute("release one")
+        await self.connection.execute("commit")
+
     async def bulk10k(self, number: int) -> Any:
         rows = [schema.storable(schema.item(number)) for number in range(schema.ITEMS)]
         await self.connection.execute("begin")
@@ -155,6 +180,21 @@ class AiomysqlPeer(Operations):
         async with self.pool.acquire() as connection, connection.cursor() as cursor:
             await cursor.execute(f"{INSERT} ({self.places})", schema.item(number))
             return cursor.lastrowid
+
+    async def transaction(self, number: int) -> Any:
+        async with self.pool.acquire() as connection, connection.cursor() as cursor:
+            await connection.begin()
+            await cursor.execute(f"{INSERT} ({self.places})", schema.item(number))
+            await connection.commit()
+
+    async def nested(self, number: int) -> Any:
+        async with self.pool.acquire() as connection, connection.cursor() as cursor:
+            await connection.begin()
+            await cursor.execute(f"{INSERT} ({self.places})", schema.item(number))
+            await cursor.execute("savepoint one")
+            await cursor.execute(f"{INSERT} ({self.places})", schema.item(number))
+            await cursor.execute("release savepoint one")
+            await connection.commit()
 
     async def bulk10k(self, number: int) -> Any:
         rows = [schema.item(number) for number in range(schema.ITEMS)]

@@ -100,6 +100,15 @@ class Peer:
         async with self.session() as session, session.begin():
             await session.execute(insert(Scratch), [schema.named(number) for number in range(schema.ITEMS)])
 
+    async def transaction(self, number: int) -> Any:
+        await self.insert(number)
+
+    async def nested(self, number: int) -> Any:
+        async with self.session() as session, session.begin():
+            session.add(Scratch(**schema.named(number)))
+            async with session.begin_nested():
+                session.add(Scratch(**schema.named(number)))
+
     async def update(self, number: int) -> Any:
         async with self.session() as session, session.begin():
             await session.execute(update(Item).where(Item.id == number + 1).values(small=number % 97))

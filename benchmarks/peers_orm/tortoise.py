@@ -6,6 +6,7 @@ from typing import Any
 
 from tortoise import Tortoise, fields
 from tortoise.models import Model
+from tortoise.transactions import in_transaction
 
 from benchmarks.peers_orm import schema
 
@@ -88,6 +89,16 @@ class Peer:
 
     async def bulk10k(self, number: int) -> Any:
         await Scratch.bulk_create([Scratch(**schema.named(number)) for number in range(schema.ITEMS)])
+
+    async def transaction(self, number: int) -> Any:
+        async with in_transaction():
+            await Scratch.create(**schema.named(number))
+
+    async def nested(self, number: int) -> Any:
+        async with in_transaction():
+            await Scratch.create(**schema.named(number))
+            async with in_transaction():
+                await Scratch.create(**schema.named(number))
 
     async def update(self, number: int) -> Any:
         return await Item.filter(id=number + 1).update(small=number % 97)

@@ -57,9 +57,11 @@ class SQLiteConnection:
         server_id: None.
         statement: the last statement.
         raw: the connection of aiosqlite.
+        lock_waited: how many seconds it has waited for locks of other connections, in all.
     """
 
     __slots__ = (
+        "_before",
         "_busy_timeout",
         "_db",
         "_expired",
@@ -67,6 +69,7 @@ class SQLiteConnection:
         "_phase",
         "_stop",
         "_timeout",
+        "lock_waited",
         "number",
         "raw",
         "server_id",
@@ -82,9 +85,11 @@ class SQLiteConnection:
         self._phase = REST
         self._stop = threading.Event()
         self._options = options
+        self._before = ""
         self._timeout = options.statement_timeout
         self._busy_timeout = options.busy_timeout
         self._expired = False
+        self.lock_waited = 0.0
 
     @property
     def state(self) -> SessionState:
@@ -95,7 +100,7 @@ class SQLiteConnection:
             return SessionState.CLOSED
         if self._phase != REST:
             return SessionState.BUSY
-        return SessionState.TRANSACTION if inside else SessionState.IDLE
+        return SessionState.TRANSACTION if inside or self._before else SessionState.IDLE
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run a statement; all its rows, as tuples."""
@@ -170,6 +175,9 @@ class SQLiteConnection:
             raise interrupted(sql) if self._phase == BROKEN else ProgrammingError(not_in_use_twice(), statement=sql)
         self._phase = BUSY
         self.statement = sql
+        if self._before:
+            function, args = self._after, (self._before, function, *args)
+            self._before = ""
         timer = None
         if self._timeout:
             timer = asyncio.get_running_loop().call_later(self._timeout, self._expire)
@@ -183,6 +191,11 @@ class SQLiteConnection:
         if self._phase == BUSY:
             self._phase = REST
         return result
+
+    def prepend(self, sql: str) -> None:
+        """Begin a transaction or a savepoint together with the next statement, in the same visit to the thread: each
+        one costs as much as a small query."""
+        self._before = f"{self._before}; {sql}" if self._before else sql
 
     def limit(self, statement_timeout: float | None, lock_timeout: float | None) -> None:
         """Have statements end sooner or later than the options say.
@@ -250,7 +263,12 @@ class SQLiteConnection:
                 if not _is_busy(error) or now >= deadline:
                     raise
             self._stop.wait(min(delay, deadline - now))
+            self.lock_waited += time.monotonic() - now
         raise AssertionError("unreachable: the delays have no end")
+
+    def _after(self, sql: str, function: Callable[..., T], *args: Any) -> T:
+        self._script(sql)
+        return function(*args)
 
     def _fetch(self, sql: str, params: Sequence[Any]) -> list[Row]:
         return self._step(sql, params).fetchall()

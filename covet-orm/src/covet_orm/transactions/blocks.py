@@ -341,7 +341,7 @@ class Transaction:
             if used.limits:
                 cast("Any", connection).limit(options.statement_timeout, options.lock_timeout)
             for statement in used.begin:
-                await connection.script(statement)
+                await _begin_by(connection, statement)
         except BaseException:
             # What it was told in part may hold for the next transaction.
             pool.discard(connection)
@@ -360,7 +360,7 @@ class Transaction:
             root = self.root
             root._savepoints += 1
             self._name = f"covet_{root._savepoints}"
-            await connection.script(f"SAVEPOINT {self._name}")
+            await _begin_by(connection, f"SAVEPOINT {self._name}")
             if root._telling is not None:
                 self._telling = root._telling.savepoint(self)
         self._connection = connection
@@ -545,3 +545,12 @@ class Transaction:
         )
         error.__cause__ = self._doom
         return error
+
+
+async def _begin_by(connection: Connection, sql: str) -> None:
+    """Run what begins a transaction or a savepoint; where the driver can, together with the first statement in it."""
+    prepend: Callable[[str], None] | None = getattr(connection, "prepend", None)
+    if prepend is None:
+        await connection.script(sql)
+    else:
+        prepend(sql)
