@@ -99,7 +99,7 @@ async def test_a_manager_gives_what_its_queryset_gives(database: Database, name:
     """That of a model, and that of the objects that refer to one."""
     call = NUMBERS[name]
     shelf = await Shelf.objects.get(name="two")
-    of_model, of_shelf = await call(Volume.objects), await call(shelf.volumes)  # type: ignore[attr-defined]
+    of_model, of_shelf = await call(Volume.objects), await call(shelf.volumes)
     assert of_model == await call(Volume.objects.all())
     assert of_shelf == await call(Volume.objects.filter(shelf=shelf))
     assert of_model != of_shelf or name in (
@@ -109,7 +109,7 @@ async def test_a_manager_gives_what_its_queryset_gives(database: Database, name:
 
 async def test_a_manager_deletes_and_tells_its_database_and_its_statement(database: Database) -> None:
     shelf = await Shelf.objects.get(name="two")
-    volumes: Any = shelf.volumes  # type: ignore[attr-defined]
+    volumes: Any = shelf.volumes
     assert volumes.database is database
     assert Volume.objects.database is database
     assert "volume" in str(volumes.to_sqlalchemy())

@@ -197,6 +197,9 @@ async def test_many_are_checked_before_any_is_sent(database: Database) -> None:
     with pytest.raises(ValidationError, match="object 1") as caught:
         await Item.objects.bulk_create([good[0], Item()])
     assert list(caught.value.errors) == ["name"]
+    with pytest.raises(ValidationError, match="object 1") as caught:
+        await Item.objects.bulk_create([good[0], Item(name=None)])
+    assert caught.value.errors == {"name": ["it may not be None"]}
     with pytest.raises(QueryError, match=r"object 2, .* has an expression"):
         await Item.objects.bulk_create([*good[:2], Item(name="x", number=Value(1))])
     with pytest.raises(ValidationError):
@@ -250,6 +253,17 @@ async def test_calls_for_many_that_cannot_be(database: Database) -> None:
         with pytest.raises(ValidationError, match="object 0") as caught:
             await Item.objects.bulk_update([item], ["number"])
         assert caught.value.errors == {"number": ["it is seven", "it is odd"]}
+
+
+async def test_no_objects_need_no_connection(url: str) -> None:
+    async with Database(url, max_size=1, acquire_timeout=0.05) as database:
+        pool = await database.pool_for(reads=False)
+        held = await pool.acquire()
+        try:
+            assert await Item.objects.bulk_create([]) == []
+            assert await Item.objects.bulk_update([], ["rank"]) == 0
+        finally:
+            pool.release(held)
 
 
 async def test_many_that_count_their_versions(database: Database) -> None:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from covet_orm.drivers.options import ConnectionOptions, MySQLOptions, PostgreSQLOptions, SQLiteOptions
 from covet_orm.observing import ObservingSettings
+from covet_orm.outbox_settings import OutboxSettings
 from covet_orm.pool import PoolSettings
 from covet_orm.replicas.settings import ReplicaSettings
 
@@ -21,7 +22,7 @@ CODE = ("create_functions",)
 
 
 class OrmSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[plugins.orm]`: who chooses the databases of models."""
+    """`[plugins.orm]`: who chooses the databases of models, and who delivers the messages of outboxes."""
 
     routers: Annotated[
         tuple[str, ...],
@@ -30,6 +31,16 @@ class OrmSettings(msgspec.Struct, frozen=True, kw_only=True):
             "are asked; a class is called without arguments."
         ),
     ] = ()
+    distributed_log: Annotated[
+        str,
+        Meta(
+            description="The alias of the database that holds the decisions of `transaction_manager.distributed`; "
+            "with it, the application recovers."
+        ),
+    ] = ""
+    outbox: Annotated[
+        dict[str, OutboxSettings], Meta(description="The outboxes, by the aliases of their databases.")
+    ] = msgspec.field(default_factory=dict)
 
 
 def _settings(name: str, options: type[ConnectionOptions]) -> type:
