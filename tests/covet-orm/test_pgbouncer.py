@@ -376,6 +376,7 @@ async def test_more_tasks_than_the_pool_has_connections(bouncer: PgBouncer, url:
 
         async def hold(ready: asyncio.Event, released: asyncio.Event) -> None:
             async with database.transaction():
+                await database.fetch_value("SELECT 2")
                 ready.set()
                 await released.wait()
 
@@ -387,7 +388,7 @@ async def test_more_tasks_than_the_pool_has_connections(bouncer: PgBouncer, url:
                 await ready.wait()
             waiting = group.create_task(hold(asyncio.Event(), released), name="waits in PgBouncer")
             await until(lambda: database.pools()[0].stats.in_use == 3, "the last connection is held")
-            with pytest.raises(PoolTimeout, match=r"holder 0 .*BEGIN"):
+            with pytest.raises(PoolTimeout, match=r"holder 0 .*SELECT 2"):
                 await database.fetch_value("SELECT 1")
             released.set()
         assert waiting.done()

@@ -252,9 +252,10 @@ async def test_tasks_take_turns(testing: TestingDatabase) -> None:
         async def work(number: int) -> None:
             nonlocal inside
             async with database.transaction():
+                # It has the connection from its first statement on.
+                await Team.objects.create(name=f"team {number}")
                 inside += 1
                 assert inside == 1
-                await Team.objects.create(name=f"team {number}")
                 await asyncio.sleep(0)
                 assert await Team.objects.count() == number + 1
                 inside -= 1

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Token
 from time import monotonic
 from types import TracebackType
@@ -25,6 +25,7 @@ from covet_orm.exceptions import (
 )
 from covet_orm.transactions.blocks import active, attempts
 from covet_orm.transactions.objects import as_read
+from covet_orm.transactions.telling import tell_retried
 
 __all__ = ["RETRIED", "Attempt", "Backoff", "Retry", "exponential"]
 
@@ -56,6 +57,7 @@ class Attempt:
 
     Attributes:
         number: from 1 on.
+        after: what the attempt before failed with; None for the first.
         last: whether there is none after it.
         error: what it failed with, if it did.
         again: whether another one follows it.
@@ -63,8 +65,9 @@ class Attempt:
         label: what the last transaction in it was called, where somebody is told of that.
     """
 
-    def __init__(self, retry: Retry, number: int) -> None:
+    def __init__(self, retry: Retry, number: int, after: Exception | None = None) -> None:
         self.number = number
+        self.after = after
         self.last = number >= retry.max_attempts
         self.error: Exception | None = None
         self.again = False
@@ -156,22 +159,22 @@ class Retry:
 
         return tried
 
-    async def __aiter__(self) -> AsyncIterator[Attempt]:
-        began = monotonic()
-        for number in range(1, self.max_attempts + 1):
-            attempt = Attempt(self, number)
-            yield attempt
-            if not attempt.again or attempt.error is None:
-                return
-            seconds = random.uniform(0, self.backoff(number + 1))
-            if self.timeout is not None and monotonic() + seconds - began > self.timeout:
-                attempt.error.add_note(
-                    f"not tried again: attempt {number + 1} would have begun after the {self.timeout:g} seconds of "
-                    "retry(timeout=...)"
-                )
-                raise attempt.error
-            tell_retried(attempt, seconds)
-            await asyncio.sleep(seconds)
+    def __aiter__(self) -> Attempts:
+        """The attempts, until one succeeds."""
+        return Attempts(self)
+
+    async def pause(self, attempt: Attempt, began: float) -> None:
+        """Wait until the attempt after one that failed may begin; what it failed with where there is no time left."""
+        assert attempt.error is not None
+        seconds = random.uniform(0, self.backoff(attempt.number + 1))
+        if self.timeout is not None and monotonic() + seconds - began > self.timeout:
+            attempt.error.add_note(
+                f"not tried again: attempt {attempt.number + 1} would have begun after the {self.timeout:g} seconds of "
+                "retry(timeout=...)"
+            )
+            raise attempt.error
+        tell_retried(attempt, seconds)
+        await asyncio.sleep(seconds)
 
     def is_worth(self, error: Exception, attempt: Attempt) -> bool:
         """Whether an attempt that failed like this is followed by another one."""
@@ -189,3 +192,26 @@ class Retry:
             )
             return False
         return True
+
+
+class Attempts:
+    """The attempts of one call, one after the other: each begins when the one before has failed, and was waited for."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._began = monotonic()
+        self._last: Attempt | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Attempt:
+        last = self._last
+        if last is None:
+            self._last = Attempt(self._retry, 1)
+            return self._last
+        if not last.again or last.error is None:
+            raise StopAsyncIteration
+        await self._retry.pause(last, self._began)
+        self._last = Attempt(self._retry, last.number + 1, after=last.error)
+        return self._last
