@@ -192,6 +192,9 @@ class SharedConnection:
         number: the connection's.
     """
 
+    prepend = None
+    """What begins a transaction is made a savepoint here, and goes to `script`, whatever the connection could do."""
+
     def __init__(self, shared: SharedTransaction, connection: Connection) -> None:
         self.number = connection.number
         self.server_id = connection.server_id
