@@ -15,6 +15,15 @@ __all__ = [
     "Obtained",
     "PoolExhausted",
     "QueryDone",
+    "SavepointEnded",
+    "SavepointSet",
+    "TransactionBegun",
+    "TransactionDeadlocked",
+    "TransactionEnded",
+    "TransactionIdle",
+    "TransactionOutcome",
+    "TransactionRetried",
+    "TransactionSlow",
     "WaitOutcome",
 ]
 
@@ -33,6 +42,9 @@ cancelled, since the pool was closed."""
 Obtained = Literal["idle", "waited", "held", "transaction"]
 """How a statement got its connection: one was idle, it waited for one, its caller held one already, or it belongs to
 the transaction around it."""
+
+TransactionOutcome = Literal["committed", "rolled back", "uncertain"]
+"""What became of a transaction. `uncertain`: the connection was lost while it was committed."""
 
 
 class QueryDone(Event, frozen=True, gc=False):
@@ -142,3 +154,158 @@ class PoolExhausted(Event, frozen=True, gc=False):
     pool: str
     size: int
     waiting: int
+
+
+class TransactionBegun(Event, frozen=True, gc=False):
+    """A transaction has begun on the server: that is with its first statement.
+
+    Attributes:
+        database: the alias of the database.
+        label: what its block was called; empty for nothing.
+        isolation: the isolation level that was asked for; empty for what is usual.
+        read_only: whether it only reads.
+        waited: how long it waited for a connection.
+        seconds: how long beginning it took then; nearly nothing on SQLite, which begins it with the first statement.
+    """
+
+    database: str
+    label: str
+    isolation: str
+    read_only: bool
+    waited: float
+    seconds: float
+
+
+class TransactionEnded(Event, frozen=True, gc=False):
+    """A transaction was committed or rolled back, or could not begin. A block without a statement tells nothing.
+
+    Attributes:
+        database, label: as in `TransactionBegun`.
+        outcome: what became of it.
+        seconds: from its beginning until the server had ended it; functions that wait for the commit are not counted.
+        waited: how long it waited for a connection before.
+        idle: of `seconds`, how long no statement was under way.
+        statements: how many there were, without those that begin and end transactions and savepoints.
+        attempt: which attempt of `retry()` it belongs to, from 1; 0 where nothing is tried again.
+        error: the class name of what it was rolled back for, or None.
+        code: the server's code for that error; empty without one.
+        route: the template of the route whose request it belongs to; empty outside of requests.
+    """
+
+    database: str
+    label: str
+    outcome: TransactionOutcome
+    seconds: float
+    waited: float
+    idle: float
+    statements: int
+    attempt: int
+    error: str | None
+    code: str
+    route: str
+
+
+class SavepointSet(Event, frozen=True, gc=False):
+    """An inner block has set its savepoint: that is with its first statement.
+
+    Attributes:
+        database: the alias of the database.
+        label: what the inner block was called.
+        transaction: what the outermost one was called.
+        depth: how many blocks there are around it in the same database, from 1.
+    """
+
+    database: str
+    label: str
+    transaction: str
+    depth: int
+
+
+class SavepointEnded(Event, frozen=True, gc=False):
+    """An inner block has ended. What it did is kept as long as the transaction around it is.
+
+    Attributes:
+        database, label, transaction, depth: as in `SavepointSet`.
+        kept: whether its savepoint was released, and not rolled back to.
+        seconds: since it was set.
+        error: the class name of what it was rolled back for, or None.
+    """
+
+    database: str
+    label: str
+    transaction: str
+    depth: int
+    kept: bool
+    seconds: float
+    error: str | None
+
+
+class TransactionRetried(Event, frozen=True, gc=False):
+    """An attempt of `retry()` failed, and another one will be made.
+
+    Attributes:
+        label: what the last transaction in it was called.
+        attempt: which one failed, from 1.
+        delay: seconds until the next.
+        error: the class name of the error.
+        code: the server's code for it; empty without one.
+    """
+
+    label: str
+    attempt: int
+    delay: float
+    error: str
+    code: str
+
+
+class TransactionDeadlocked(Event, frozen=True, gc=False):
+    """A transaction was chosen by the server to end a deadlock.
+
+    Attributes:
+        database, label: as in `TransactionBegun`.
+        sql: the text of the statement that failed, without parameters; `COMMIT` where that did.
+        code: the server's code.
+        seconds: since the transaction had begun.
+    """
+
+    database: str
+    label: str
+    sql: str
+    code: str
+    seconds: float
+
+
+class TransactionSlow(Event, frozen=True, gc=False):
+    """A transaction took at least `slow_transaction` seconds. It is told when it has ended, beside `TransactionEnded`.
+
+    Attributes:
+        database, label, outcome, seconds, waited, idle, statements, route: as in `TransactionEnded`.
+        where: `file:line` where its block was opened.
+    """
+
+    database: str
+    label: str
+    outcome: TransactionOutcome
+    seconds: float
+    waited: float
+    idle: float
+    statements: int
+    route: str
+    where: str
+
+
+class TransactionIdle(Event, frozen=True, gc=False):
+    """A transaction is open, and for `idle_in_transaction_warning` seconds nobody has sent a statement. Once for each.
+
+    Attributes:
+        database, label: as in `TransactionBegun`.
+        seconds: for how long no statement was under way.
+        sql: the text of the last one, without parameters; empty when there was none.
+        where: `file:line` where its block was opened.
+    """
+
+    database: str
+    label: str
+    seconds: float
+    sql: str
+    where: str

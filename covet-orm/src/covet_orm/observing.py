@@ -66,8 +66,28 @@ class ObservingSettings(Struct, frozen=True, kw_only=True):
     show_parameters: Annotated[
         bool, Meta(description="Whether events and the log of slow queries show the values of queries.")
     ] = False
+    slow_transaction: (
+        Annotated[
+            float, Meta(ge=0, description="Seconds from which a transaction is logged, with the line of its block.")
+        ]
+        | None
+    ) = None
+    idle_in_transaction_warning: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                description="Seconds without a statement after which an open transaction is warned of, with the stack "
+                "where it was opened; 0 for never. By default 5 in debug mode, and never otherwise.",
+            ),
+        ]
+        | None
+    ) = None
     warn_n_plus_one: Annotated[
         bool, Meta(description="Whether a request that queries in a loop is warned of in debug mode.")
+    ] = True
+    warn_lock_order: Annotated[
+        bool, Meta(description="Whether tables that are locked in different orders are warned of in debug mode.")
     ] = True
 
 

@@ -5,13 +5,13 @@
 
 Of each transaction it is noted in which order it first wrote to tables, or locked rows of them, and from which lines.
 Where one took A before B and another one B before A, both at once can end in a deadlock, whether or not they ever ran
-at once here: that gives a `LockOrderWarning` with all the lines, and an event `LockOrderFound`. Longer circles are found
-as well. Python shows each once, and `-W error::covet_orm.transactions.lock_order.LockOrderWarning` makes tests fail.
+at once here: that gives a `LockOrderWarning` with all the lines, and an event `LockOrderFound`. Longer circles are
+found as well. `-W error::covet_orm.transactions.lock_order.LockOrderWarning` makes tests fail.
 
 The statements are told apart by how they begin, as the ORM compiles them and people write them; this is no parser of
-SQL. What a statement locks beside its own tables (rows that foreign keys refer to, what triggers write) is not seen, nor
-the order of rows within one table. Where a third lock is always taken before, there is no deadlock, and a warning all
-the same. On SQLite, whose transactions that write never overlap, it tells of what other databases would do.
+SQL. What a statement locks beside its own tables (rows that foreign keys refer to, what triggers write) is not seen,
+nor the order of rows within one table. Where a third lock is always taken before, there is no deadlock, and a warning
+all the same. On SQLite, whose transactions that write never overlap, it tells of what other databases would do.
 
 Nothing is noted, and nothing costs anything, while no database is watched. In debug mode the plugin watches the
 databases of an application.
@@ -45,7 +45,7 @@ TABLE = rf"{NAME}(?:\s*\.\s*{NAME})?"
 WRITE = (
     r"(?:INSERT(?:\s+(?:IGNORE|LOW_PRIORITY|HIGH_PRIORITY|DELAYED|OR\s+\w+))*\s+INTO"
     r"|REPLACE\s+INTO|MERGE\s+INTO"
-    r"|UPDATE(?:\s+(?:ONLY|IGNORE|LOW_PRIORITY|OR\s+\w+))*"
+    r"|(?<!\bDO\s)(?<!\bKEY\s)UPDATE(?:\s+(?:ONLY|IGNORE|LOW_PRIORITY|OR\s+\w+))*"
     rf"|DELETE(?:\s+(?:IGNORE|LOW_PRIORITY|QUICK|{NAME}))*?\s+FROM(?:\s+ONLY)?"
     r"|TRUNCATE(?:\s+TABLE)?(?:\s+ONLY)?|LOCK\s+TABLES?(?:\s+ONLY)?|COPY)"
 )
@@ -237,13 +237,25 @@ def _sources(text: str) -> Mapping[str, str]:
     }
 
 
-RESERVED = ("JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL", "ON", "USING", "STRAIGHT_JOIN", "FORCE", "USE")
+RESERVED = (
+    "JOIN",
+    "INNER",
+    "LEFT",
+    "RIGHT",
+    "FULL",
+    "CROSS",
+    "NATURAL",
+    "ON",
+    "USING",
+    "STRAIGHT_JOIN",
+    "FORCE",
+    "USE",
+)
 """What follows the name of a table and is no other name of it."""
 
 
 def _name(text: str) -> str:
     """A name, without quotes; one without quotes means its small letters."""
     return ".".join(
-        part[1:-1].replace(part[0] * 2, part[0]) if part[0] in "\"`" else part.lower()
-        for part in re.findall(NAME, text)
+        part[1:-1].replace(part[0] * 2, part[0]) if part[0] in '"`' else part.lower() for part in re.findall(NAME, text)
     )

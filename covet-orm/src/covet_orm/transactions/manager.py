@@ -16,7 +16,12 @@ from covet_orm.transactions.retrying import RETRIED, Backoff, Retry, exponential
 from covet_orm.transactions.sharing import Sharing
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from covet_orm.databases import Database
+    from covet_orm.outbox.messages import Key
+    from covet_orm.transactions.distributed.blocks import DistributedTransaction
+    from covet_orm.transactions.profiling import TransactionProfile
 
 __all__ = ["TransactionManager", "transaction_manager"]
 
@@ -172,6 +177,25 @@ class TransactionManager:
         """
         self._hook("pre_commit", using, Hook(function))
 
+    async def enqueue(
+        self,
+        topic: str,
+        payload: Any,
+        *,
+        key: Key | None = None,
+        delay: float | timedelta | None = None,
+        using: str | Database | None = None,
+    ) -> int:
+        """Write a message in the transaction around this; its number. It is delivered at least once after the commit,
+        in order per topic and key: see `covet_orm.outbox.Outbox.enqueue`, whose arguments and errors are these.
+
+        Args:
+            using: the database, or its alias.
+        """
+        from covet_orm.outbox.outbox import Outbox
+
+        return await Outbox(_database(using)).enqueue(topic, payload, key=key, delay=delay)
+
     def retry(
         self,
         *,
@@ -206,6 +230,86 @@ class TransactionManager:
                 the one to be tried again.
         """
         return Retry(max_attempts, backoff, on, timeout, idempotent)
+
+    def profile(self, *using: str | Database, interval: float = 0.1) -> TransactionProfile:
+        """Collect what transactions cost, by label, within a block; of all tasks of this event loop.
+
+            async with transaction_manager.profile() as profile:
+                await work()
+            print(profile)
+            print(profile.labels["transfer"].in_transaction.p99)
+
+        Counted are transactions that begin and end within the block, and have a statement.
+
+        How long they wait for locks is sampled: the server is asked every `interval` seconds, over a connection that
+        is none of the pool's, while a statement is under way. Waits shorter than that are seen now and then. On SQLite
+        nobody is asked: the wait for the connection that writes and for the lock of the file are measured.
+
+        Args:
+            using: databases, or their aliases; none for all.
+            interval: seconds between two questions; at least 0.12 on MySQL and MariaDB, which know nothing newer.
+
+        Raises:
+            NoDatabase: there is none with such an alias.
+            TransactionError: the interval makes no sense; when it is entered: it was before.
+        """
+        from covet_orm.transactions.profiling import TransactionProfile
+
+        return TransactionProfile([_database(one) for one in using], interval)
+
+    def distributed(
+        self,
+        *using: str | Database,
+        log: str | Database | None = None,
+        application: str = "",
+        isolation: IsolationLevel | None = None,
+        timeout: float | None = None,
+        statement_timeout: float | None = None,
+        lock_timeout: float | None = None,
+        label: str = "",
+        wait: float = 5.0,
+    ) -> DistributedTransaction:
+        """A block in several databases, which commits in all of them or in none, by two-phase commit.
+
+            async with transaction_manager.distributed("orders", "billing"):
+                await order.save()
+                await invoice.save()
+
+        An inner `atomic("orders")` is a savepoint. A database that is not touched takes no part; where one is left, it
+        commits as usual. `enqueue`, the outbox, does without any of this, and suits most of what this is wished for.
+
+        Args:
+            using: the databases, or their aliases. One of them at most is SQLite.
+            log: the database whose table `covet_2pc` holds the decision; by default the SQLite among them, or else
+                that of the settings (`[plugins.orm] distributed_log`), or else the first.
+            application: whose transactions they are, in the names that the servers list; as in the settings by default.
+            isolation: as of `atomic`, in each of them.
+            timeout: seconds for the whole block, without its commit.
+            statement_timeout: as of `atomic`.
+            lock_timeout: as of `atomic`.
+            label: what profiles and messages call it.
+            wait: seconds to reach again those whose connection is lost while it ends.
+
+        Raises:
+            TransactionError: an option makes no sense; on entering: there is a transaction around it in one of them.
+            NotSupported: on entering: two are SQLite; on leaving: a server does not prepare transactions.
+            StoreTableMissing: on entering: the table of the log is not there.
+            TransactionTimeout: on leaving: it took longer than `timeout`.
+            CommitIncomplete: on leaving: it is committed, and recovery has to tell some of them.
+            CommitUncertain: on leaving: whether it is committed is written in the log, which cannot be reached.
+            HeuristicOutcome: on leaving: somebody ended what was prepared by hand, and otherwise.
+            CommitHookFailed: on leaving: it was committed, and a function that `on_commit` named failed.
+
+        Cancelled while it ends, it ends all the same, and the cancellation is raised when that is done.
+        """
+        from covet_orm.transactions.distributed.blocks import DistributedTransaction
+        from covet_orm.transactions.distributed.participants import Participants
+
+        options = TransactionOptions.of(
+            isolation=isolation, statement_timeout=statement_timeout, lock_timeout=lock_timeout, label=label
+        )
+        TransactionOptions.of(timeout=timeout)
+        return DistributedTransaction(Participants(using, log, application), options, timeout=timeout, wait=wait)
 
     def _hook(self, moment: Moment, using: str | Database | None, hook: Hook) -> None:
         self._require(using).add_hook(moment, hook)
