@@ -21,6 +21,7 @@ _HOMES = {
     "covet_orm.exceptions": (
         "CheckViolation",
         "CommitHookFailed",
+        "CommitIncomplete",
         "CommitUncertain",
         "ConnectionLost",
         "DataError",
@@ -31,6 +32,7 @@ _HOMES = {
         "FieldError",
         "FieldNotLoaded",
         "ForeignKeyViolation",
+        "HeuristicOutcome",
         "IntegrityError",
         "InvalidIdentifier",
         "LockTimeout",
@@ -203,6 +205,7 @@ if TYPE_CHECKING:
     from covet_orm.databases import Database as Database
     from covet_orm.exceptions import CheckViolation as CheckViolation
     from covet_orm.exceptions import CommitHookFailed as CommitHookFailed
+    from covet_orm.exceptions import CommitIncomplete as CommitIncomplete
     from covet_orm.exceptions import CommitUncertain as CommitUncertain
     from covet_orm.exceptions import ConnectionLost as ConnectionLost
     from covet_orm.exceptions import DatabaseError as DatabaseError
@@ -213,6 +216,7 @@ if TYPE_CHECKING:
     from covet_orm.exceptions import FieldError as FieldError
     from covet_orm.exceptions import FieldNotLoaded as FieldNotLoaded
     from covet_orm.exceptions import ForeignKeyViolation as ForeignKeyViolation
+    from covet_orm.exceptions import HeuristicOutcome as HeuristicOutcome
     from covet_orm.exceptions import IntegrityError as IntegrityError
     from covet_orm.exceptions import InvalidIdentifier as InvalidIdentifier
     from covet_orm.exceptions import LockTimeout as LockTimeout

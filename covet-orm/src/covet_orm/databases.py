@@ -24,7 +24,8 @@ from covet_orm.observing import ObservingSettings, Watcher, log_slow_queries, ob
 from covet_orm.pool import Pool, PoolSettings
 from covet_orm.queries.plans import Plan, PlanCache
 from covet_orm.replicas.settings import ReplicaSettings
-from covet_orm.transactions.blocks import Transaction, current_transaction
+from covet_orm.transactions.blocks import Transaction
+from covet_orm.transactions.context import current_transaction
 from covet_orm.transactions.options import DEFAULT, BlockOptions, TransactionOptions
 from covet_orm.urls import MEMORY, Target, driver_options, parse_url
 

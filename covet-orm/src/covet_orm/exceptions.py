@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckViolation",
     "CommitHookFailed",
+    "CommitIncomplete",
     "CommitUncertain",
     "ConnectionLost",
     "DataError",
@@ -30,6 +31,7 @@ __all__ = [
     "FieldError",
     "FieldNotLoaded",
     "ForeignKeyViolation",
+    "HeuristicOutcome",
     "IntegrityError",
     "InvalidIdentifier",
     "LockTimeout",
@@ -143,6 +145,32 @@ class CommitHookFailed(TransactionError):
     def __init__(self, message: str, errors: Sequence[Exception] = ()) -> None:
         super().__init__(message)
         self.errors = list(errors)
+
+
+class CommitIncomplete(TransactionError):
+    """A distributed transaction is committed, and participants are still to be told so, which recovery does. To try it
+    again would do it twice.
+
+    Attributes:
+        pending: the aliases of those that are still to be told.
+    """
+
+    def __init__(self, message: str, pending: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.pending = tuple(pending)
+
+
+class HeuristicOutcome(TransactionError):
+    """Somebody ended prepared parts of a distributed transaction by hand, otherwise than was decided: its databases do
+    not agree.
+
+    Attributes:
+        participants: the aliases of those that did otherwise.
+    """
+
+    def __init__(self, message: str, participants: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.participants = tuple(participants)
 
 
 class ValidationError(OrmError):

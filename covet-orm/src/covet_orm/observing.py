@@ -270,7 +270,7 @@ async def observed_connection(
     Raises:
         PoolTimeout: none became free in time.
     """
-    from covet_orm.transactions.blocks import current_transaction
+    from covet_orm.transactions.context import current_transaction
 
     tell = partial(_tell, database, app)
     block = current_transaction(database)

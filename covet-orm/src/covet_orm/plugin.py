@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from covet import hookimpl
 from covet.backends import Backend
 from covet.exceptions import ConfigurationError, CovetError
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("covet.orm")
+IDLE_IN_TRANSACTION = 5.0
+"""Seconds: the `idle_in_transaction_warning` of debug mode."""
 
 
 @hookimpl
@@ -47,11 +51,21 @@ def covet_settings() -> type:
 
 @hookimpl
 def covet_setup(app: Covet) -> None:
-    """Import the routers that the settings name.
+    """Import the routers that the settings name, and declare the outboxes and the log of distributed transactions.
 
     Raises:
-        ConfigurationError: one cannot be imported, or is none.
+        ConfigurationError: a router or a mapping of handlers cannot be imported, or is none.
     """
+    outboxes = app.settings[OrmSettings].outbox
+    if outboxes:
+        from covet_orm.outbox.serving import declare
+
+        declare(app, outboxes)
+    log = app.settings[OrmSettings].distributed_log
+    if log:
+        from covet_orm.transactions.distributed import serving
+
+        serving.declare(app, log)
     names = app.settings[OrmSettings].routers
     if names:
         from covet_orm.routers import Routers, import_routers
@@ -103,7 +117,8 @@ def covet_health_checks(app: Covet) -> Mapping[str, HealthCheck]:
 @asynccontextmanager
 async def covet_lifespan(app: Covet) -> AsyncIterator[None]:
     """Makes the tables of the stores that are chosen, where that was asked for; tells of those that are not there. In
-    debug mode it looks for queries in loops."""
+    debug mode it looks for queries in loops, for tables that are locked in different orders, and for transactions that
+    nobody uses."""
     databases = list(_databases(app).values())
     for database in databases:
         for table in database.store_tables.values():
@@ -112,13 +127,22 @@ async def covet_lifespan(app: Covet) -> AsyncIterator[None]:
             except CovetError as error:
                 # The stores say the same whenever they are used. Those who need none of them are served.
                 logger.error("%s", error)
-    watched = [one for one in databases if app.settings.app.debug and one.observing.warn_n_plus_one]
-    if not watched:
+    if not app.settings.app.debug:
         yield
         return
-    from covet_orm.nplusone import watch
+    for database in databases:
+        if database.observing.idle_in_transaction_warning is None:
+            database.observing = replace(database.observing, idle_in_transaction_warning=IDLE_IN_TRANSACTION)
+    if not databases:
+        yield
+        return
+    from covet_orm import nplusone
+    from covet_orm.transactions import lock_order
 
-    with watch(*watched, requests_only=True):
+    with (
+        nplusone.watch(*(one for one in databases if one.observing.warn_n_plus_one), requests_only=True),
+        lock_order.watch(*(one for one in databases if one.observing.warn_lock_order)),
+    ):
         yield
 
 

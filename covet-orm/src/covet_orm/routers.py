@@ -34,7 +34,7 @@ from covet.exceptions import ConfigurationError, NoApplicationError
 from covet_orm import ambient
 from covet_orm.ambient import NoDatabase, database_for, find_database
 from covet_orm.exceptions import QueryError
-from covet_orm.transactions.blocks import current_transaction
+from covet_orm.transactions.context import current_transaction
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database

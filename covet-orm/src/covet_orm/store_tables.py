@@ -30,7 +30,8 @@ from covet_orm.identifiers import check_identifier
 from covet_orm.observing import told_of, unobserved
 from covet_orm.pool import Pool
 from covet_orm.schema import create_tables
-from covet_orm.transactions.blocks import Transaction, active
+from covet_orm.transactions.blocks import Transaction
+from covet_orm.transactions.context import active
 
 __all__ = ["Statements", "StoreTable", "StoreTableMissing", "all_or_nothing"]
 

@@ -16,8 +16,13 @@ from covet_orm.exceptions import (
 )
 from covet_orm.urls import Target
 
-__all__ = ["interrupted", "not_in_use_twice", "unavailable", "violation"]
+__all__ = ["DEADLOCK", "interrupted", "not_in_use_twice", "unavailable", "violation"]
 
+DEADLOCK = (
+    "a deadlock; the server chose this transaction to end: try it again from its beginning, as "
+    "transaction_manager.retry() does, and let all code take its locks in one order"
+)
+"""The words about a deadlock."""
 WORDS: dict[type[IntegrityError], str] = {
     UniqueViolation: "another row has the same value already",
     ForeignKeyViolation: "the row that it refers to is not there, or a row that others refer to would go",

@@ -11,7 +11,7 @@ import ssl
 
 from pymysql.err import InterfaceError, MySQLError  # type: ignore[import-untyped]
 
-from covet_orm.drivers.errors import unavailable, violation
+from covet_orm.drivers.errors import DEADLOCK, unavailable, violation
 from covet_orm.exceptions import (
     CheckViolation,
     ConnectionLost,
@@ -62,7 +62,7 @@ FAULTS: dict[int, tuple[type[DatabaseError], str]] = {
     1079: (ConnectionLost, ENDED),
     1153: (DataError, "the statement is larger than the server's max_allowed_packet"),
     1205: (LockTimeout, "a lock was not to be had in time; another transaction holds it"),
-    1213: (DeadlockDetected, "a deadlock; the server chose this transaction to end: try it again from its beginning"),
+    1213: (DeadlockDetected, DEADLOCK),
     1264: (DataError, "a number is out of its column's range"),
     1265: (DataError, "a value does not fit its column"),
     1290: (ReadOnlyDatabase, READ_ONLY),

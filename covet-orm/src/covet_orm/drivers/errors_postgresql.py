@@ -22,7 +22,8 @@ from asyncpg.exceptions import (
 )
 from asyncpg.exceptions import DataError as PostgresDataError
 
-from covet_orm.drivers.errors import not_in_use_twice, unavailable, violation
+from covet_orm.deadlocks import of_postgresql
+from covet_orm.drivers.errors import DEADLOCK, not_in_use_twice, unavailable, violation
 from covet_orm.drivers.extensions_postgresql import advice
 from covet_orm.exceptions import (
     CheckViolation,
@@ -65,10 +66,6 @@ VIOLATIONS: dict[str, type[IntegrityError]] = {
 FAULTS: dict[str, tuple[type[DatabaseError], str]] = {
     "25006": (ReadOnlyDatabase, "a write reached a transaction or a server that only reads, such as a replica"),
     "40001": (SerializationFailure, "the transaction conflicts with another one; try it again from its beginning"),
-    "40P01": (
-        DeadlockDetected,
-        "a deadlock; the server chose this transaction to end: try it again from its beginning",
-    ),
     "40002": (IntegrityError, "a deferred constraint does not hold"),
     "40003": (ConnectionLost, "whether the statement was completed is not known"),
     "55P03": (LockTimeout, "a lock was not to be had in time; another transaction holds it"),
@@ -214,6 +211,13 @@ def _of_server(error: PostgresError, statement: str) -> DatabaseError:
             constraint=error.constraint_name or "",
             columns=_columns(error),
             details=error.detail or "",
+        )
+    if code == "40P01":
+        return DeadlockDetected(
+            f"{DEADLOCK} ({code})",
+            code=code,
+            statement=statement,
+            participants=of_postgresql(error.detail or "", statement, error.context or ""),
         )
     fault, words = FAULTS.get(code) or FAMILIES.get(code[:2], (DatabaseError, ""))
     words = words or str(error.args[0] if error.args else "the server refused the statement")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from covet_orm.exceptions import DeadlockDetected, FieldError, QueryError, UniqueViolation
 from covet_orm.models.managers import base_queryset
 from covet_orm.queries.locks import fetch_locked
-from covet_orm.transactions.blocks import current_transaction
+from covet_orm.transactions.context import current_transaction
 
 if TYPE_CHECKING:
     from covet_orm.queries.querysets import QuerySet

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import FromClause, Select
 
 from covet_orm.exceptions import FieldError, NotSupported, QueryError, TransactionError
-from covet_orm.transactions.blocks import current_transaction
+from covet_orm.transactions.context import current_transaction
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database

@@ -12,7 +12,7 @@ from covet_orm.ambient import home_of
 from covet_orm.drivers.protocol import SessionState
 from covet_orm.exceptions import NotSupported, QueryError
 from covet_orm.observing import ObservedConnection
-from covet_orm.transactions.blocks import current_transaction
+from covet_orm.transactions.context import current_transaction
 
 if TYPE_CHECKING:
     from covet_orm.drivers.protocol import Connection

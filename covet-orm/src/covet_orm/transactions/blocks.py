@@ -13,7 +13,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar, Token
+from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
@@ -29,6 +29,7 @@ from covet_orm.exceptions import (
     TransactionTimeout,
 )
 from covet_orm.transactions.confirming import Mark, mark, prepare
+from covet_orm.transactions.context import active, attempts, current_transaction
 from covet_orm.transactions.hooks import Hook, Hooks, Moment, call_committed, call_hook, call_rolled_back
 from covet_orm.transactions.objects import SavedObjects
 from covet_orm.transactions.options import DEFAULT, Opening, TransactionOptions, check_inner, opening
@@ -38,10 +39,9 @@ from covet_orm.transactions.uninterrupted import uninterrupted
 if TYPE_CHECKING:
     from covet_orm.databases import Database
     from covet_orm.pool import Pool
-    from covet_orm.transactions.retrying import Attempt
     from covet_orm.transactions.sharing import Sharing
 
-__all__ = ["Transaction", "active", "around", "attempts", "current_transaction"]
+__all__ = ["Transaction"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,42 +49,6 @@ T = TypeVar("T")
 IDLE, OPEN, FAILED = SessionState.IDLE, SessionState.TRANSACTION, SessionState.FAILED
 PATIENCE = 5.0
 """Seconds that a COMMIT or a ROLLBACK may take after its task was cancelled; then the connection is cut."""
-
-active: ContextVar[Transaction | None] = ContextVar("covet_orm.transaction", default=None)
-"""The innermost transaction block of this context, which may have ended."""
-
-
-attempts: ContextVar[Attempt | None] = ContextVar("covet_orm.attempt", default=None)
-"""The attempt around this code: see `transaction_manager.retry`."""
-
-
-def around(database: Database) -> Transaction | None:
-    """The innermost open transaction in a database around this code, whoever it belongs to."""
-    block = active.get()
-    # Of a database and the same one without its replicas, the pools are the same.
-    while block is not None and (block.ended or block.database._lanes is not database._lanes):
-        block = block.outer
-    return block
-
-
-def current_transaction(database: Database) -> Transaction | None:
-    """The open transaction of this task in a database, if there is one.
-
-    Raises:
-        TransactionError: the transaction around this code belongs to another task, which does not share it.
-    """
-    block = active.get()
-    if block is None:
-        return None
-    block = around(database)
-    if block is not None and block.task is not asyncio.current_task() and block.sharing is None:
-        raise TransactionError(
-            f"this task was started inside of a transaction of {block.task_name}, whose connection carries one "
-            "statement at a time. Await it in the task that opened the transaction; or let it share that one, with "
-            "`async with transaction_manager.share():` around what starts it; or give it one of its own, with `with "
-            "transaction_manager.independent():` within it"
-        )
-    return block
 
 
 class Transaction:

@@ -43,7 +43,7 @@ class Mark:
         """Whether it was committed. See `CommitUncertain.resolve`."""
         if self.name is None:
             return True
-        from covet_orm.transactions.blocks import active
+        from covet_orm.transactions.context import active
 
         # In a transaction that is around the caller, an older state of things may be seen.
         token = active.set(None)

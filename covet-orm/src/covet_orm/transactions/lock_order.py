@@ -31,7 +31,8 @@ from weakref import WeakKeyDictionary
 from covet.events import Event, listener
 from covet_orm import observing
 from covet_orm.events import QueryDone
-from covet_orm.transactions.blocks import Transaction, around
+from covet_orm.transactions.blocks import Transaction
+from covet_orm.transactions.context import around
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from covet_orm.ambient import find_database
 from covet_orm.exceptions import TransactionError
-from covet_orm.transactions.blocks import Transaction, active, current_transaction
+from covet_orm.transactions.blocks import Transaction
+from covet_orm.transactions.context import active, current_transaction
 from covet_orm.transactions.hooks import Hook, Moment
 from covet_orm.transactions.options import DEFAULT, IsolationLevel, TransactionOptions
 from covet_orm.transactions.retrying import RETRIED, Backoff, Retry, exponential

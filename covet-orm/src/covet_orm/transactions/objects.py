@@ -103,7 +103,7 @@ class SavedObjects:
 
 def remember(database: Database, instance: Any) -> None:
     """Note what an object is like before it is saved, if that is in a transaction."""
-    from covet_orm.transactions.blocks import active, current_transaction
+    from covet_orm.transactions.context import active, current_transaction
 
     if active.get() is not None:
         block = current_transaction(database)
@@ -113,7 +113,7 @@ def remember(database: Database, instance: Any) -> None:
 
 def remember_many(database: Database, objects: Sequence[Any], attributes: Sequence[str]) -> None:
     """Note what many objects are like before they are saved at once, in a transaction."""
-    from covet_orm.transactions.blocks import current_transaction
+    from covet_orm.transactions.context import current_transaction
 
     block = current_transaction(database)
     if block is not None:

@@ -23,7 +23,7 @@ from covet_orm.exceptions import (
     SerializationFailure,
     TransactionError,
 )
-from covet_orm.transactions.blocks import active, attempts
+from covet_orm.transactions.context import active, attempts
 from covet_orm.transactions.objects import as_read
 from covet_orm.transactions.telling import tell_retried
 

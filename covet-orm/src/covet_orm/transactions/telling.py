@@ -136,7 +136,7 @@ class Telling:
     """
 
     def __init__(self, block: Transaction, app: Covet | None, profilers: tuple[Profiler, ...]) -> None:
-        from covet_orm.transactions.blocks import attempts
+        from covet_orm.transactions.context import attempts
 
         self.database = block.database
         self.label = block.options.label
