@@ -204,6 +204,9 @@ async def measure(kind: str, url: str, chosen: Chosen) -> dict[str, str]:
             opened.append(peer)
             print(f"# {kind}: {name} is checked", flush=True)
             await check(name, peer, peers["raw"], chosen.workloads)
+        # The modules of all the others are in nobody's way in an application: the collector does not look at them.
+        gc.collect()
+        gc.freeze()
         results = await operations(peers, chosen)
         title = DATABASES[kind]
         return {
