@@ -86,7 +86,8 @@ class TransactionManager:
             CommitHookFailed: on leaving: it was committed, and a function that `on_commit` named failed.
         """
         if callable(using):
-            return Transaction()(using)
+            function: Any = using
+            return Transaction()(function)
         return Transaction(using, TransactionOptions.of(**options) if options else DEFAULT)
 
     def current(self, using: str | Database | None = None) -> Transaction | None:

@@ -71,8 +71,8 @@ class SecretProviderConformance(ConformanceKit):
                      "x" * self.max_size]:  # fmt: skip
             assert value_of(provider(store(text))) == text
 
-    # Drawn inside of the test, since the alphabet is the subclass's. In one that is a coroutine, that would end the task
-    # in which all fixtures live.
+    # Drawn inside of the test, since the alphabet is the subclass's. In a test that is a coroutine, that would end the
+    # task in which all fixtures live.
     @EXAMPLES
     @given(data=st.data())
     def test_any_value(self, provider: Provider, store: Callable[[str], str], data: st.DataObject) -> None:
