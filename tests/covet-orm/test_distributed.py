@@ -336,8 +336,9 @@ async def test_a_participant_that_cannot_be_told_is_told_by_recovery(pair: Pair)
 @pytest.mark.parametrize("pair", ["mariadb-postgresql"], indirect=True)
 async def test_somebody_ended_it_by_hand(pair: Pair) -> None:
     async def by_hand(verb: str) -> None:
-        for gid in [row[0] for row in await ask(pair.urls[1], "SELECT gid FROM pg_prepared_xacts")]:
-            await ask(pair.urls[1], f"{verb} PREPARED '{gid}'")
+        url = pair.urls[1].partition("?")[0]
+        for gid in [row[0] for row in await ask(url, "SELECT gid FROM pg_prepared_xacts")]:
+            await ask(url, f"{verb} PREPARED '{gid}'")
 
     with (
         faultpoints.at("2pc.decided", lambda: by_hand("ROLLBACK")),
