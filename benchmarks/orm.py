@@ -42,6 +42,7 @@ its documentation advises, with at most {pool} connections where it has a pool; 
 are inserted by COPY with `raw` on PostgreSQL, else by `executemany`. The servers run on the same machine, and what was
 committed survives the end of it (`fsync`); SQLite's file is in memory, where there is `/dev/shm`, so that a peer that
 waits for a disk after each write has no handicap. Piccolo opens SQLite's file anew for every query.
+The modules of all the peers are kept from the garbage collector (`gc.freeze`), which no application has at once.
 
 Of {rounds} interleaved rounds of wall time; a ratio is the median of the ratios within each round.
 """

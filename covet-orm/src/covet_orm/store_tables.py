@@ -31,7 +31,7 @@ from covet_orm.observing import told_of, unobserved
 from covet_orm.pool import Pool
 from covet_orm.schema import create_tables
 from covet_orm.transactions.blocks import Transaction
-from covet_orm.transactions.context import active
+from covet_orm.transactions.context import active, around
 
 __all__ = ["Statements", "StoreTable", "StoreTableMissing", "all_or_nothing"]
 
@@ -286,25 +286,15 @@ class StoreTable:
 
     def _inside(self) -> bool:
         """Whether a transaction in this database is around the caller, its own or that of the task that started it."""
-        return self._around() is not None
+        return around(self.database) is not None
 
     def _block(self) -> Transaction | None:
         """The transaction of this task that holds the one connection by which SQLite writes."""
         if active.get() is None or self.database.kind != "sqlite":
             return None
-        root = block = self._around()
-        while root is not None and root.parent is not None:
-            root = root.parent
-        if block is None or root is None or root.options.read_only or block.task is not asyncio.current_task():
+        block = around(self.database)
+        if block is None or block.root.options.read_only or block.task is not asyncio.current_task():
             return None
-        return block
-
-    def _around(self) -> Transaction | None:
-        """The innermost transaction in this database that has not ended and is around the caller."""
-        block = active.get()
-        # Of a database and the same one without its replicas, the pools are the same.
-        while block is not None and (block.database._lanes is not self.database._lanes or block.ended):
-            block = block.outer
         return block
 
     def _missing(self) -> StoreTableMissing:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from covet_orm.ambient import find_database
 from covet_orm.exceptions import TransactionError
 from covet_orm.transactions.blocks import Transaction
 from covet_orm.transactions.context import active, current_transaction
@@ -327,7 +326,7 @@ class TransactionManager:
 
 
 def _database(using: str | Database | None) -> Database:
-    return find_database(using) if using is None or isinstance(using, str) else using
+    return Transaction(using).database
 
 
 transaction_manager = TransactionManager()
