@@ -116,6 +116,16 @@ class Peer:
             async with transaction_manager.atomic():
                 await Scratch.objects.create(**schema.named(number))
 
+    async def nested_by_hand(self, number: int) -> Any:
+        """As `nested`, but instead of the inner block its two statements, by the driver."""
+        async with transaction_manager.atomic() as block:
+            await Scratch.objects.create(**schema.named(number))
+            raw: Any = (await block.ready()).raw
+            run, encoded = (raw.run, str.encode) if self.database.kind == "mariadb" else (raw.execute, str)
+            await run(encoded("SAVEPOINT one"))
+            await Scratch.objects.create(**schema.named(number))
+            await run(encoded("RELEASE SAVEPOINT one"))
+
     async def update(self, number: int) -> Any:
         return await Item.objects.filter(id=number + 1).update(small=number % 97)
 

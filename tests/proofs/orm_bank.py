@@ -129,6 +129,10 @@ def tell(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
+class InsufficientError(Exception):
+    """There is less on an account than is to be moved."""
+
+
 async def move(key: str, source: int, target: int, amount: int) -> None:
     """One transfer, with its attempts."""
     async for attempt in transaction_manager.retry(max_attempts=100):
@@ -137,7 +141,8 @@ async def move(key: str, source: int, target: int, amount: int) -> None:
         async with attempt, transaction_manager.atomic(isolation="serializable", confirm=True):
             accounts = {one.id: one for one in await Account.objects.filter(id__in=(source, target))}
             if accounts[source].balance < amount:
-                return
+                # What is given up must not look like a transfer, should its commit be uncertain.
+                raise InsufficientError
             accounts[source].balance -= amount
             accounts[target].balance += amount
             await accounts[source].save()
@@ -170,6 +175,8 @@ async def _teller(name: str, cancels: float) -> None:
             await task
         except asyncio.CancelledError:
             tell(f"cancelled {key}")
+        except InsufficientError:
+            pass
         except CommitUncertain as error:
             await _settle(key, error)
         except OrmError as error:

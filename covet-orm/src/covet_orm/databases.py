@@ -18,7 +18,7 @@ from covet.events import listener
 from covet.exceptions import ConfigurationError
 from covet_orm.ambient import opened, scoped, stand_ins
 from covet_orm.dialects import compile_statement
-from covet_orm.drivers.protocol import Connection, Driver, Row, Rows
+from covet_orm.drivers.protocol import Connection, Driver, Inserted, Row, Rows
 from covet_orm.exceptions import ProgrammingError, QueryError
 from covet_orm.observing import ObservingSettings, Watcher, log_slow_queries, observed, observed_connection, watch
 from covet_orm.pool import Pool, PoolSettings
@@ -251,19 +251,19 @@ class Database:
         """Run a plan that writes; the rows that it gives back."""
         return await self._fetch(plan, parameters, reads=False)
 
-    async def execute_plan(self, plan: Plan, parameters: Sequence[Any]) -> int:
-        """Run a plan that writes; how many rows it changed."""
+    async def write(self, plan: Plan, parameters: Sequence[Any]) -> Inserted:
+        """Run a plan that writes and gives back no rows; how many it changed, and the key that was counted."""
         if listener() is not None:
             async with self.connection(name=plan.name) as watched:
-                return await watched.execute(plan.sql, parameters)
+                return await watched.insert(plan.sql, parameters)
         block = current_transaction(self)
         if block is not None:
-            return await (block.at_hand() or await block.ready()).execute(plan.sql, parameters)
+            return await (block.at_hand() or await block.ready()).insert(plan.sql, parameters)
         lane = self._lanes.get(asyncio.get_running_loop()) or await self._lane()
         pool = lane.writers
         connection = pool.try_acquire() or await pool.acquire()
         try:
-            return await connection.execute(plan.sql, parameters)
+            return await connection.insert(plan.sql, parameters)
         finally:
             pool.release(connection)
 

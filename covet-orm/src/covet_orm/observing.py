@@ -50,7 +50,7 @@ Watcher = Callable[[QueryDone], None]
 
 INNER = ("covet_orm.", "covet.", "asyncio.", "contextlib", "anyio.", "functools")
 """The modules that ask for nothing on their own account."""
-WATCHED = ("_fetch", "execute_plan", "connection")
+WATCHED = ("_fetch", "write", "connection")
 """The methods of a database that `watch` replaces."""
 SHOWN = 2000
 """How much of the text of parameters is kept, in characters."""
@@ -319,7 +319,7 @@ def watch(database: Database, watcher: Watcher) -> None:
     # In place of the methods, so that a database that nobody watches does not look whether somebody does.
     vars(database).update(
         _fetch=partial(_fetch_watched, database),
-        execute_plan=partial(_execute_watched, database),
+        write=partial(_write_watched, database),
         connection=partial(_watched_connection, database),
     )
 
@@ -373,9 +373,9 @@ async def _fetch_watched(database: Database, plan: Plan, parameters: Sequence[An
     return await observed(database, listener(), plan, parameters, reads=reads)
 
 
-async def _execute_watched(database: Database, plan: Plan, parameters: Sequence[Any]) -> int:
+async def _write_watched(database: Database, plan: Plan, parameters: Sequence[Any]) -> Inserted:
     async with observed_connection(database, listener(), name=plan.name) as connection:
-        return await connection.execute(plan.sql, parameters)
+        return await connection.insert(plan.sql, parameters)
 
 
 def _watched_connection(database: Database, *, reads: bool = False, name: str = "") -> Any:

@@ -26,9 +26,12 @@ class Differences:
 
     Attributes:
         returning: whether INSERT, UPDATE and DELETE can give back columns.
+        tells_key: whether the answer to an INSERT has the key that the database counted, which costs less than to ask
+            for it.
     """
 
     returning: tuple[str, ...] = ("insert", "update", "delete")
+    tells_key = False
 
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         """Whether a text matches a pattern in which a backslash escapes; with `fold`, whatever its case."""
@@ -60,6 +63,7 @@ class MySQL(Differences):
     """MySQL and MariaDB: what is compared depends on the collation, unless one is named."""
 
     returning: tuple[str, ...] = ()
+    tells_key = True
 
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         if fold:
@@ -99,6 +103,8 @@ class MariaDB(MySQL):
 class SQLite(Differences):
     """SQLite, whose connections are told that LIKE tells upper from lower case, and are given functions of their
     own (`covet_orm.queries.sqlite_functions`): `covet_lower`, for one, knows more letters than SQLite's `lower`."""
+
+    tells_key = True
 
     def like(self, left: ColumnElement[Any], pattern: ColumnElement[Any], *, fold: bool) -> ColumnElement[Any]:
         if fold:

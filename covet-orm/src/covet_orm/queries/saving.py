@@ -12,6 +12,7 @@ from covet_orm.ambient import database_for
 from covet_orm.databases import Database
 from covet_orm.exceptions import IntegrityError, QueryError, StaleObject
 from covet_orm.expressions.base import Expression
+from covet_orm.fields.numbers import AutoField
 from covet_orm.models.changes import changed, rewritten_row
 from covet_orm.models.inheritance import lineage
 from covet_orm.models.managers import base_queryset
@@ -159,24 +160,29 @@ async def _insert_into(
         raise QueryError(f"{instance!r} is new: {expressions[0]!r} refers to columns of a row that is not there yet")
     there = set(fields)
     missing = [field for field in own if field not in there]
+    different = DIFFERENCES[kind]
+    counted = different.tells_key and len(missing) == 1 and isinstance(missing[0], AutoField)
+    by_returning = missing and not counted and "insert" in different.returning
     shape = ("insert", model, tuple(fields))
     plan = database.plans.get(shape)
     if plan is None:
         statement = sqlalchemy.insert(model.__table__).values(
             {field.column: sqlalchemy.bindparam(f"v_{field.column}", type_=field.column_type()) for field in fields}
         )
-        if missing and "insert" in DIFFERENCES[kind].returning:
+        if by_returning:
             statement = statement.returning(*(model.__table__.c[field.column] for field in missing))
         names = [f"v_{field.column}" for field in fields]
         plan = database.plans.put(shape, _plan(statement, kind, f"{model.__name__}.insert", names))
     values = plan.bind(parameters)
     returned: Sequence[Any] = ()
     try:
-        if not missing or "insert" in DIFFERENCES[kind].returning:
-            rows = await database.write_rows(plan, values)
-            returned = rows[0] if rows else ()
-        else:
+        if by_returning:
+            returned = (await database.write_rows(plan, values))[0]
+        elif missing and not counted:
             returned = await _insert_without_returning(instance, model, plan, values, missing, database)
+        else:
+            inserted = await database.write(plan, values)
+            returned = (inserted.last_id,) if counted else ()
     except IntegrityError as error:
         raise named(error, options) from error.__cause__
     for field, raw in zip(missing, returned, strict=True):
@@ -189,8 +195,7 @@ async def _insert_without_returning(
     instance: Any, model: Any, plan: Plan, values: Sequence[Any], missing: list[Field[Any]], database: Database
 ) -> list[Any]:
     """MySQL: the key is what the server counted, the rest is read with it."""
-    async with database.connection(name=plan.name) as connection:
-        inserted = await connection.insert(plan.sql, values)
+    inserted = await database.write(plan, values)
     key = model._meta.primary_key[0]
     if key in missing:
         setattr(instance, key.attribute, inserted.last_id)

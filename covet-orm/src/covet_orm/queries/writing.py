@@ -172,7 +172,7 @@ async def _execute(query: QuerySet[Any], change: Change) -> int:
         found: Parameters = compiler(database)[1].parameters
         raise refused(error, found, values) from error
     try:
-        return await database.execute_plan(plan, parameters)
+        return (await database.write(plan, parameters)).changed
     except IntegrityError as error:
         raise named(error, query.model._meta) from error.__cause__
 

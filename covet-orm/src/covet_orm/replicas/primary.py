@@ -13,7 +13,7 @@ from covet_orm.observing import WATCHED, observed_connection
 
 if TYPE_CHECKING:
     from covet_orm.databases import Lane
-    from covet_orm.drivers.protocol import Connection, Row
+    from covet_orm.drivers.protocol import Connection, Inserted, Row
     from covet_orm.observing import Watcher
     from covet_orm.pool import Pool
     from covet_orm.queries.plans import Plan
@@ -82,9 +82,9 @@ class PrimaryDatabase(Database):
         async with self.connection(reads=reads, name=plan.name) as connection:
             return await connection.fetch(plan.sql, parameters)
 
-    async def execute_plan(self, plan: Plan, parameters: Sequence[Any]) -> int:
+    async def write(self, plan: Plan, parameters: Sequence[Any]) -> Inserted:
         """As the other's, which asks the primary."""
-        return await self.database.execute_plan(plan, parameters)
+        return await self.database.write(plan, parameters)
 
     async def close(self) -> None:
         """Close the database."""

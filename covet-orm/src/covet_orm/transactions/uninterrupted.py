@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from contextvars import Context
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -97,14 +98,15 @@ class _Wait:
         # As the task itself does with a future that it was given to wait for.
         trap._asyncio_future_blocking = False
         while not trap.done():
-            stand_in = asyncio.get_running_loop().create_future()
-            tell = partial(_tell, stand_in)
-            trap.add_done_callback(tell)
             try:
-                yield from stand_in
+                yield _StandIn(trap)
             except asyncio.CancelledError as error:
-                self._note(error)
-                trap.remove_done_callback(tell)
+                if not trap.cancelled():
+                    self._note(error)
+            except BaseException:
+                # What `trap` ended with is for the one who awaits it, and there it comes with the next step.
+                if not trap.done():
+                    raise
 
     def hurry(self) -> None:
         """Begin to count the time."""
@@ -127,6 +129,38 @@ class _Wait:
             self._scope.__exit__(None, None, None)
 
 
-def _tell(stand_in: asyncio.Future[None], trap: object) -> None:
-    if not stand_in.done():
-        stand_in.set_result(None)
+class _StandIn:
+    """A future in the eyes of a task (`asyncio.isfuture`): done with another one, which it does not cancel."""
+
+    __slots__ = ("_asyncio_future_blocking", "_context", "_trap", "_wake")
+
+    def __init__(self, trap: asyncio.Future[Any]) -> None:
+        self._asyncio_future_blocking = True
+        self._trap = trap
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the task."""
+        return self._trap.get_loop()
+
+    def add_done_callback(self, wake: Callable[[Any], object], *, context: Context | None = None) -> None:
+        """Wake the task when the other one is done."""
+        self._wake, self._context = wake, context
+        self._trap.add_done_callback(wake, context=context)
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """Wake the task at once, with `CancelledError`."""
+        if not self._trap.remove_done_callback(self._wake):
+            return False
+        self.get_loop().call_soon(self._wake, _Cancelled(msg), context=self._context)
+        return True
+
+
+class _Cancelled:
+    """What a task is woken with that was cancelled."""
+
+    def __init__(self, message: str | None) -> None:
+        self._message = message
+
+    def result(self) -> None:
+        """Raise it."""
+        raise asyncio.CancelledError(*(() if self._message is None else (self._message,)))
