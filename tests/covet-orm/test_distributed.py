@@ -35,7 +35,7 @@ from covet_orm import (
 from covet_orm.testing import faultpoints
 from covet_orm.transactions.distributed.decisions import DecisionLog
 from covet_orm.transactions.distributed.identifiers import GlobalId
-from covet_orm.transactions.distributed.recovery import in_doubt, recover
+from covet_orm.transactions.distributed.recovery import forget, in_doubt, recover
 
 pytestmark = pytest.mark.anyio
 
@@ -362,10 +362,30 @@ async def test_somebody_ended_it_by_hand(pair: Pair) -> None:
     assert tx.committed is False
     assert await both() == ({"a"}, {"b"})
     await recover(*pair.all)
-    assert [one.state for one in await in_doubt(*pair.all)] == ["mixed"]
+    mixed = await in_doubt(*pair.all)
+    assert [one.state for one in mixed] == ["mixed"]
+    with pytest.raises(TransactionError, match=r"no decision on 'ffff' in any log$"):
+        await forget("ffff", *pair.all)
+    assert (await forget(mixed[0].transaction, *pair.all)).participant == "billing"
+    assert await in_doubt(*pair.all) == []
+
+
+@pytest.mark.parametrize("pair", ["mariadb-postgresql"], indirect=True)
+async def test_only_what_is_mixed_and_not_prepared_is_forgotten(pair: Pair) -> None:
+    tx = pair.block(wait=0.0)
+    with faultpoints.at("2pc.decided", lambda: cut(tx, "billing")), pytest.raises(CommitIncomplete):
+        await within(tx, write("a"))
+    transaction = tx.transaction
+    with pytest.raises(TransactionError, match="in 'orders' is 'commit', and recovery may need it"):
+        await forget(transaction, *pair.all)
+    log = DecisionLog.of(pair.orders)
     async with pair.orders.connection() as connection:
-        log = DecisionLog.of(pair.orders)
-        await log.forget(connection, [(await in_doubt(*pair.all))[0].transaction])
+        await log.mark_mixed(connection, transaction)
+    with pytest.raises(TransactionError, match="still prepared in billing"):
+        await forget(transaction, *pair.all)
+    await recover(*pair.all, older_than=0)
+    await forget(transaction, *pair.all)
+    assert await both() == ({"a"}, {"a"})
 
 
 async def test_recovery_and_a_coordinator_that_lives_after_all(pair: Pair) -> None:
@@ -543,3 +563,17 @@ async def test_the_command_and_the_start_of_an_application(pair: Pair, tmp_path:
     assert len(first) == 1
     recovered = await asyncio.to_thread(covet, "2pc", "recover")
     assert (recovered.returncode, recovered.stdout) == (0, "Nothing is prepared.\n")
+
+    async with pair.orders.connection() as connection:
+        log = DecisionLog.of(pair.orders)
+        await log.write(connection, "f" * 32, "mixed", "test", {"billing": ""})
+    kept = await asyncio.to_thread(covet, "2pc", "recover")
+    assert (kept.returncode, "mixed" in kept.stdout) == (1, True)
+    unknown = await asyncio.to_thread(covet, "2pc", "forget", "e" * 32)
+    assert unknown.returncode == 1
+    assert f"there is no decision on '{'e' * 32}' in any log" in unknown.stderr
+    forgotten = await asyncio.to_thread(covet, "2pc", "forget", "f" * 32)
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert f"orders    {'f' * 32}" in forgotten.stdout
+    assert forgotten.stdout.endswith("This is forgotten.\n")
+    assert (await asyncio.to_thread(covet, "2pc", "list")).stdout == "Nothing is prepared.\n"

@@ -182,3 +182,25 @@ async def test_a_server_that_falls_silent_does_not_hold_up_the_end(
         with pytest.raises(DatabaseUnavailable):
             await driver.connect()
     gc.collect()
+
+
+async def test_a_connection_that_cannot_be_set_up_is_closed(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made at the server ends, whatever comes after that."""
+    url = server.empty_database("test")
+    module: Any = postgresql_driver if server.kind == "postgresql" else mysql_driver
+    name = "PostgreSQLConnection" if server.kind == "postgresql" else "MySQLConnection"
+    with Proxy(server.port) as proxy:
+
+        def broken(*args: Any, **options: Any) -> None:
+            assert proxy.connections == 1
+            raise MemoryError
+
+        monkeypatch.setattr(module, name, broken)
+        with pytest.raises(MemoryError):
+            await driver_for(proxy.url(url)).connect()
+        for _ in range(1000):
+            if not proxy.connections:
+                break
+            await asyncio.sleep(0.01)
+        assert proxy.connections == 0
+    gc.collect()

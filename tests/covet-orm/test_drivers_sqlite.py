@@ -8,14 +8,16 @@ import re
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from tests.driver_cases import connected, driver_for, endless, numbers_to
 
+from covet_orm.drivers import sqlite
 from covet_orm.drivers.options import SQLFunction
 from covet_orm.drivers.protocol import SessionState
-from covet_orm.drivers.sqlite import SQLiteDriver
+from covet_orm.drivers.sqlite import SQLiteConnection, SQLiteDriver
 from covet_orm.exceptions import DataError, LockTimeout, ProgrammingError, ReadOnlyDatabase
 from covet_orm.urls import parse_url
 
@@ -164,6 +166,28 @@ async def test_a_text_that_is_no_text(url: str) -> None:
         with pytest.raises(DatabaseError):
             await connection.fetch("SELECT CAST(x'ff' AS TEXT)")
         assert connection.state is SessionState.IDLE
+
+
+async def test_a_connection_that_cannot_be_set_up_is_closed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was opened is closed, whatever comes after that, and its thread ends."""
+
+    class Broken(SQLiteConnection):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            raise MemoryError
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(sqlite, "SQLiteConnection", Broken)
+    with pytest.raises(MemoryError):
+        await driver_for(url, journal_mode="delete").connect()
+    monkeypatch.undo()
+    for thread in set(threading.enumerate()) - before:
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive()
+    async with connected(url, journal_mode="delete", busy_timeout=0) as alone:
+        await alone.script("PRAGMA locking_mode = exclusive; BEGIN EXCLUSIVE; COMMIT")
 
 
 def test_a_loop_that_ends_before_the_thread_does(url: str) -> None:

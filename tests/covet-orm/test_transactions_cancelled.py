@@ -4,9 +4,7 @@ force."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from functools import partial
-from itertools import count
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -14,7 +12,7 @@ import pytest
 from tests.services.databases import NAMES
 from tests.services.proxy import Proxy
 
-from covet.testing.conformance.faults import at_every_await
+from covet.testing.conformance.faults import WAYS, Way, at_every_await
 from covet_orm import (
     CharField,
     CommitUncertain,
@@ -57,53 +55,8 @@ def at_rest(database: Database) -> bool:
     return all(pool.stats.in_use == 0 for pool in database.pools())
 
 
-class Steps:
-    """Awaits a call, and cancels its task, as asyncio does it, when it waits for the `number`-th time."""
-
-    def __init__(self, awaitable: Awaitable[Any], number: int) -> None:
-        self.awaitable = awaitable
-        self.number = number
-        self.cancelled = False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        steps: Any = self.awaitable.__await__()
-        step: Callable[[], Any] = partial(steps.send, None)
-        for number in count():
-            try:
-                trap = step()
-            except StopIteration as done:
-                return done.value
-            if number == self.number:
-                self.cancelled = True
-                task = asyncio.current_task()
-                assert task is not None
-                asyncio.get_running_loop().call_soon(task.cancel)
-            try:
-                sent = yield trap
-            except BaseException as error:
-                step = partial(steps.throw, error)
-            else:
-                step = partial(steps.send, sent)
-        raise AssertionError("unreachable")
-
-
-async def natively_at_every_await(call: Callable[[], Awaitable[object]], check: Callable[[], Awaitable[object]]) -> int:
-    """As `at_every_await`, by the cancellation of asyncio, which comes once."""
-    for number in count():
-        steps = Steps(call(), number)
-
-        async def run(steps: Steps = steps) -> None:
-            await steps
-
-        await asyncio.gather(asyncio.ensure_future(run()), return_exceptions=True)
-        await check()
-        if not steps.cancelled:
-            return number
-    raise AssertionError("unreachable")
-
-
-@pytest.mark.parametrize("every", [at_every_await, natively_at_every_await], ids=["anyio", "asyncio"])
-async def test_whole_or_not_there_and_known(database: Database, every: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_whole_or_not_there_and_known(database: Database, way: Way) -> None:
     number = 0
     told: dict[int, str] = {}
 
@@ -132,13 +85,13 @@ async def test_whole_or_not_there_and_known(database: Database, every: Any) -> N
         assert found == expected
         assert number in told or not any(name.startswith(f"{number} ") for name in found)
 
-    assert await every(work, check) >= 5
+    assert await at_every_await(work, check, way=way) >= 5
     assert "committed" in told.values()
     assert "rolled back" in told.values()
 
 
-@pytest.mark.parametrize("every", [at_every_await, natively_at_every_await], ids=["anyio", "asyncio"])
-async def test_a_hook_after_the_commit_has_its_time(database: Database, every: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_hook_after_the_commit_has_its_time(database: Database, way: Way) -> None:
     """It is called whenever there was a commit, and cancelled itself only where it is what waits."""
     begun: list[str] = []
     number = 0
@@ -159,7 +112,7 @@ async def test_a_hook_after_the_commit_has_its_time(database: Database, every: A
     async def check() -> None:
         assert await names() == set(begun)
 
-    assert await every(work, check) >= 3
+    assert await at_every_await(work, check, way=way) >= 3
 
 
 async def test_what_must_not_be_cut_goes_on() -> None:

@@ -12,6 +12,13 @@ __all__ = [
     "ConnectionMade",
     "ConnectionWaited",
     "DiscardReason",
+    "DistributedBegun",
+    "DistributedDecided",
+    "DistributedEnded",
+    "DistributedInDoubt",
+    "DistributedOutcome",
+    "DistributedPrepared",
+    "DistributedRecovered",
     "Obtained",
     "PoolExhausted",
     "QueryDone",
@@ -45,6 +52,11 @@ the transaction around it."""
 
 TransactionOutcome = Literal["committed", "rolled back", "uncertain"]
 """What became of a transaction. `uncertain`: the connection was lost while it was committed."""
+
+
+DistributedOutcome = Literal["committed", "rolled back", "uncertain", "mixed"]
+"""What became of a distributed transaction. `uncertain`: the log that has the decision cannot be reached, or the one
+participant that there was. `mixed`: somebody ended a participant's part by hand, and otherwise."""
 
 
 class QueryDone(Event, frozen=True, gc=False):
@@ -309,3 +321,107 @@ class TransactionIdle(Event, frozen=True, gc=False):
     seconds: float
     sql: str
     where: str
+
+
+class DistributedBegun(Event, frozen=True, gc=False):
+    """The block of a transaction in several databases was entered. Each of them tells `TransactionBegun` with its first
+    statement.
+
+    Attributes:
+        transaction: its 32 hexadecimal digits.
+        label: what its block was called; empty for nothing.
+        databases: their aliases, with a comma between two.
+        log: the alias of the database that holds the decision.
+    """
+
+    transaction: str
+    label: str
+    databases: str
+    log: str
+
+
+class DistributedPrepared(Event, frozen=True, gc=False):
+    """A participant has promised to commit.
+
+    Attributes:
+        transaction, label: as in `DistributedBegun`.
+        database: its alias.
+        seconds: how long that took.
+    """
+
+    transaction: str
+    label: str
+    database: str
+    seconds: float
+
+
+class DistributedDecided(Event, frozen=True, gc=False):
+    """The decision is written: all that are prepared will commit. One that is rolled back needs no decision.
+
+    Attributes:
+        transaction, label: as in `DistributedBegun`.
+        log: the alias of the database where it is written.
+        seconds: since the block was entered.
+    """
+
+    transaction: str
+    label: str
+    log: str
+    seconds: float
+
+
+class DistributedEnded(Event, frozen=True, gc=False):
+    """A transaction in several databases has ended, as far as its own process goes.
+
+    Attributes:
+        transaction, label: as in `DistributedBegun`.
+        outcome: what became of it.
+        pending: the aliases of those that recovery has to tell, with a comma between two; empty for none.
+        seconds: since the block was entered.
+        error: the class name of what it was rolled back for, or of what its caller is told of its end; None for none.
+        code: the server's code for that error; empty without one.
+    """
+
+    transaction: str
+    label: str
+    outcome: DistributedOutcome
+    pending: str
+    seconds: float
+    error: str | None
+    code: str
+
+
+class DistributedRecovered(Event, frozen=True, gc=False):
+    """Recovery has ended what was prepared in a database.
+
+    Attributes:
+        transaction: its 32 hexadecimal digits.
+        application: whose it is.
+        database: the alias of the database.
+        committed: whether it was committed, and not rolled back.
+        age: seconds since it was prepared, or begun, where the server does not tell.
+    """
+
+    transaction: str
+    application: str
+    database: str
+    committed: bool
+    age: float
+
+
+class DistributedInDoubt(Event, frozen=True, gc=False):
+    """Recovery has found what it cannot end, now or without people. It is told each time that it looks.
+
+    Attributes:
+        transaction: its 32 hexadecimal digits; empty where a database is unreachable.
+        application: whose it is.
+        database: the alias of the database.
+        state: `held`, `log unknown`, `mixed` or `unreachable`: see `covet_orm.transactions.distributed.recovery.State`.
+        age: as in `DistributedRecovered`.
+    """
+
+    transaction: str
+    application: str
+    database: str
+    state: str
+    age: float

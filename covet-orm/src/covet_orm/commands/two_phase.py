@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from covet_orm.databases import Database
     from covet_orm.transactions.distributed.recovery import InDoubt
 
-__all__ = ["list_prepared", "recover_prepared", "two_phase"]
+__all__ = ["forget_mixed", "list_prepared", "recover_prepared", "two_phase"]
 
 ENDED = ("committed", "rolled back")
 
@@ -25,6 +25,7 @@ ENDED = ("committed", "rolled back")
     cls=Group,
     example="covet db 2pc list\ncovet db 2pc recover",
     table={
+        "forget": ("covet_orm.commands.two_phase:forget_mixed", "Forget a transaction that people have seen to."),
         "list": ("covet_orm.commands.two_phase:list_prepared", "Show what is prepared, and what was decided."),
         "recover": ("covet_orm.commands.two_phase:recover_prepared", "End what is prepared, as was decided."),
     },
@@ -71,6 +72,32 @@ def recover_prepared(target: str | None, older_than: float, as_json: bool) -> No
     _show(found, as_json)
     if any(entry.state not in (*ENDED, "undecided") for entry in found):
         raise click.exceptions.Exit(1)
+
+
+@command("forget", example="covet db 2pc forget 019ac3f2a1b07f4e5d6c8b9a0e1f2d3c")
+@click.argument("transaction")
+@app_option
+@click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
+def forget_mixed(transaction: str, target: str | None, as_json: bool) -> None:
+    """Remove a transaction that is listed as `mixed` from the log, and show it. Do so when its databases agree again:
+    nothing else tells of it.
+
+    A decision that is not `mixed` is not removed, since recovery may need it.
+    """
+    databases = databases_of(target)
+    _show([run(lambda: _forget(transaction, databases))], as_json)
+    if not as_json:
+        click.echo("This is forgotten.")
+
+
+async def _forget(transaction: str, databases: Sequence[Database]) -> InDoubt:
+    from covet_orm.transactions.distributed.recovery import forget
+
+    try:
+        return await forget(transaction, *databases)
+    finally:
+        for database in databases:
+            await database.close()
 
 
 async def _recover(databases: Sequence[Database], older_than: float) -> list[InDoubt]:

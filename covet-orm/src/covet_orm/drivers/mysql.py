@@ -252,7 +252,11 @@ class MySQLDriver:
             DatabaseUnavailable: it could not be made.
         """
         raw = await self._session()
-        return MySQLConnection(raw, self)
+        try:
+            return MySQLConnection(raw, self)
+        except BaseException:
+            raw.cut()
+            raise
 
     async def ping(self, connection: Connection) -> None:
         """Return when the connection still works.
@@ -305,6 +309,7 @@ class MySQLDriver:
         try:
             with fail_after(self.options.connect_timeout):
                 await raw.enter()
+                raw.give_up_after(self.options.tcp_timeout)
                 self.server_version = raw.get_server_info()
                 self.kind = "mariadb" if "mariadb" in self.server_version.lower() else "mysql"
                 for statement in self._settings():

@@ -22,6 +22,7 @@ from pymysql.constants import (  # type: ignore[import-untyped]
 from pymysql.err import InterfaceError, OperationalError  # type: ignore[import-untyped]
 
 from covet_orm.drivers.protocol import Row
+from covet_orm.drivers.sockets import give_up_after
 
 __all__ = ["Session"]
 
@@ -48,6 +49,11 @@ class Session(aiomysql.Connection):  # type: ignore[misc]
     async def enter(self) -> None:
         """Connect and log in."""
         await self._connect()
+
+    def give_up_after(self, seconds: float) -> None:
+        """Give the connection up when the other machine was silent for so long."""
+        assert self._writer is not None
+        give_up_after(self._writer.transport, seconds)
 
     async def leave(self) -> None:
         """Say goodbye, and wait until the connection is closed."""

@@ -71,6 +71,8 @@ class ServerOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         application_name: what the server calls the session in its lists and logs.
         lock_timeout: seconds that a statement waits for a lock; 0 for the server's own setting.
+        tcp_timeout: seconds after which a connection is given up whose other machine is silent; 0 for what the system
+            does by itself.
         tls: how much TLS is wanted.
         tls_ca: a file with the certificates of the authorities that may have signed the server's, for `verify-ca` and
             `verify-full`; by default those of the system.
@@ -80,6 +82,7 @@ class ServerOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown
 
     application_name: str = "covet"
     lock_timeout: float = 0.0
+    tcp_timeout: float = 60.0
     tls: TLSMode = "prefer"
     tls_ca: str = ""
     tls_certificate: str = ""
@@ -87,7 +90,7 @@ class ServerOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_seconds("lock_timeout")
+        self._require_seconds("lock_timeout", "tcp_timeout")
         if self.tls_key and not self.tls_certificate:
             raise ConfigurationError("tls_key is the key of tls_certificate, which is not given")
         if self.tls not in TLS_MODES:

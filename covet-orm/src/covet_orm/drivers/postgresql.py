@@ -31,6 +31,7 @@ from covet.exceptions import ConfigurationError
 from covet_orm.drivers.errors import interrupted, not_in_use_twice
 from covet_orm.drivers.options import PostgreSQLOptions
 from covet_orm.drivers.protocol import Connection, Inserted, Row, Rows, SessionState
+from covet_orm.drivers.sockets import give_up_after
 from covet_orm.drivers.tls import tls_context
 from covet_orm.exceptions import (
     ConnectionLost,
@@ -107,7 +108,7 @@ class PostgreSQLConnection:
         raw: the connection of asyncpg, for what only PostgreSQL has: COPY, LISTEN.
     """
 
-    __slots__ = ("_fetch", "_pgbouncer", "_phase", "_writes", "number", "raw", "server_id", "statement")
+    __slots__ = ("_cursors", "_fetch", "_pgbouncer", "_phase", "_writes", "number", "raw", "server_id", "statement")
 
     def __init__(self, raw: Any, *, pgbouncer: bool = False, writes: bool = False) -> None:
         self.raw = raw
@@ -118,6 +119,8 @@ class PostgreSQLConnection:
         self._phase = REST
         self._pgbouncer = pgbouncer
         self._writes = writes
+        # Those that are open, as far as the transaction has not ended that they are in.
+        self._cursors: set[str] = set()
 
     @property
     def state(self) -> SessionState:
@@ -227,6 +230,8 @@ class PostgreSQLConnection:
         except BaseException as error:
             raise await self._failure(phase, error, sql) from error
         self._phase = REST
+        if self._cursors and not self.raw.is_in_transaction():
+            self._cursors.clear()
 
     async def stream(
         self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
@@ -246,6 +251,7 @@ class PostgreSQLConnection:
         except BaseException as error:
             raise await self._failure(phase, error, sql, params) from error
         self._phase = REST
+        self._cursors.add(name)
         try:
             while True:
                 phase = self._begin(sql)
@@ -347,8 +353,10 @@ class PostgreSQLConnection:
 
     async def _close_cursor(self, cursor: Any, name: str) -> None:
         """Close a cursor, so that the server holds neither its rows nor its snapshot any longer."""
-        if self.state is not SessionState.TRANSACTION:
+        # A generator may be closed when the next one has the connection.
+        if name not in self._cursors or self.state is not SessionState.TRANSACTION:
             return
+        self._cursors.discard(name)
         with move_on_after(CLOSE_SECONDS, shield=True):
             sql = f"CLOSE {name}"
             phase = self._begin(sql)
@@ -411,7 +419,12 @@ class PostgreSQLDriver:
                     if wanted in ("primary", "read-write") and host != self._hosts[0]:
                         self._hosts.remove(host)
                         self._hosts.insert(0, host)
-                    return PostgreSQLConnection(raw, pgbouncer=self.options.pgbouncer, writes=self._writes)
+                    try:
+                        give_up_after(raw._transport, self.options.tcp_timeout)
+                        return PostgreSQLConnection(raw, pgbouncer=self.options.pgbouncer, writes=self._writes)
+                    except BaseException:
+                        raw.terminate()
+                        raise
         raise self._unavailable(refusals)
 
     async def ping(self, connection: Connection) -> None:

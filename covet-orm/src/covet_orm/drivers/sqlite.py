@@ -130,18 +130,20 @@ class SQLiteConnection:
         self, sql: str, params: Sequence[Any] = (), *, size: int = 1000
     ) -> AsyncGenerator[list[Row], None]:
         """Run a SELECT; its rows in chunks. Other statements may run on the connection between two chunks."""
-        cursor = await self._run(sql, self._step, sql, params)
+        opened: list[sqlite3.Cursor] = []
         try:
+            await self._run(sql, self._open, opened, sql, params)
             while True:
-                rows: list[Row] = await self._run(sql, cursor.fetchmany, size)
+                rows: list[Row] = await self._run(sql, opened[0].fetchmany, size)
                 if rows:
                     yield rows
                 if len(rows) < size:
                     break
         finally:
-            if self.state in (SessionState.IDLE, SessionState.TRANSACTION):
+            # Cancelled, it may have been opened all the same; and the end of its transaction ends it.
+            if opened and opened[0] in self.raw.cursors and self.state in (SessionState.IDLE, SessionState.TRANSACTION):
                 with CancelScope(shield=True):
-                    await self._run(sql, cursor.close)
+                    await self._run(sql, self._shut, opened[0])
 
     async def close(self) -> None:
         """Close the file, after interrupting what is still under way; the thread ends."""
@@ -266,6 +268,14 @@ class SQLiteConnection:
             self.lock_waited += time.monotonic() - now
         raise AssertionError("unreachable: the delays have no end")
 
+    def _open(self, opened: list[sqlite3.Cursor], sql: str, params: Sequence[Any]) -> None:
+        opened.append(self._step(sql, params))
+        self.raw.cursors.update(opened)
+
+    def _shut(self, cursor: sqlite3.Cursor) -> None:
+        self.raw.cursors.discard(cursor)
+        cursor.close()
+
     def _after(self, sql: str, function: Callable[..., T], *args: Any) -> T:
         self._script(sql)
         return function(*args)
@@ -300,8 +310,12 @@ class SQLiteConnection:
         return max(changed, 0)
 
     def _script(self, sql: str) -> None:
+        inside = self._db.in_transaction
         for statement in _statements(sql):
             self._step(statement).close()
+        if self.raw.cursors and inside and not self._db.in_transaction:
+            # A statement that is left in the middle would go on to read, for whoever has the connection next.
+            self.raw.end_cursors()
 
 
 class SQLiteDriver:
@@ -342,7 +356,11 @@ class SQLiteDriver:
             if translated is None:
                 raise
             raise unavailable(self.target, str(translated), code=translated.code) from error
-        return SQLiteConnection(raw, db, self.options)
+        try:
+            return SQLiteConnection(raw, db, self.options)
+        except BaseException:
+            raw.stop()
+            raise
 
     async def ping(self, connection: Connection) -> None:
         """Return when the connection still works.

@@ -25,11 +25,16 @@ class SQLiteThread(aiosqlite.Connection):
 
     Args:
         opening: opens the database; called in the thread.
+
+    Attributes:
+        cursors: those whose statements may not be at their end. As long as somebody refers to one, if only by the
+            traceback of an error, SQLite keeps a closed database open, with its transaction and its locks.
     """
 
     def __init__(self, opening: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(opening, iter_chunk_size=1000)
         self.opening = opening
+        self.cursors: set[sqlite3.Cursor] = set()
 
     async def enter(self) -> sqlite3.Connection:
         """Start the thread and open the database. Cancelled or failed, the thread ends; an open database stays open."""
@@ -56,16 +61,26 @@ class SQLiteThread(aiosqlite.Connection):
         """Close the database and end the thread. Cancelled, both still happen."""
         try:
             if self._connection is not None and self._running:
-                await self._ask(self._connection.close)
+                await self._ask(self._close_all, self._connection)
         finally:
             self.stop()
 
     def stop(self) -> None:
         """Close the database and end the thread, after what was asked for before. Returns at once."""
+        self._tx.put_nowait((None, self.end_cursors))
         # In a thread without an event loop, aiosqlite makes no future that the worker would have to reach.
         stopper = threading.Thread(target=super().stop, name="covet-sqlite-stop")
         stopper.start()
         stopper.join()
+
+    def end_cursors(self) -> None:
+        """In the thread: end the statements that are under way."""
+        while self.cursors:
+            self.cursors.pop().close()
+
+    def _close_all(self, db: sqlite3.Connection) -> None:
+        self.end_cursors()
+        db.close()
 
     def _ask(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from covet_orm.databases import Database
@@ -222,7 +221,7 @@ class Outbox:
             StoreTableMissing: the table is not there.
             DatabaseError: what the database says.
         """
-        return await remove_all(self.table, time.time())
+        return await remove_all(self.table, float((await self.table.fetch(("clock",), {}))[0][0]))
 
     def worker(self, handlers: Mapping[str, Handler], **options: Unpack[WorkerOptions]) -> OutboxWorker:
         """A worker that delivers the messages of some topics.

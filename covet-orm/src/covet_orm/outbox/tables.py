@@ -2,7 +2,8 @@
 
 A message is waiting, delivered or dead. A worker that takes one puts off the moment from which it is `available` by the
 lease, and leaves its name: when it dies, the message is there for others as soon as the lease is over. All times are by
-the clock of the database, so that those of the workers may differ.
+the clock of the database, so that those of the workers may differ. What waits for no time is available from the
+beginning of time on: it does not wait for a clock that is set back.
 
 Within a key, numbers grow in the order of commits: whoever enqueues holds a lock of the key until its transaction ends,
 and gets its number afterwards. PostgreSQL has advisory locks for that, SQLite one transaction that writes; MySQL and
@@ -45,6 +46,8 @@ NOW = {
 }
 MESSAGE = ("key", "topic", "order_key", "payload", "data", "attempts", "created")
 DOUBLE: Any = sqlalchemy.Double()
+AT_ONCE: Any = sqlalchemy.literal_column("0.0", DOUBLE)
+"""When a message is available that waits for nothing."""
 
 
 def is_mysql(kind: str) -> bool:
@@ -119,7 +122,8 @@ class OutboxStatements(ExpiringStatements):
             c[name]: bindparam(f"new_{name}", type_=c[name].type, required=True) for name in given
         }
         delay = bindparam("delay", type_=DOUBLE, required=True)
-        values |= {c.state: WAITING, c.attempts: 0, c.created: self.now, c.available: self.now + delay}
+        available = case((delay > 0.0, self.now + delay), else_=AT_ONCE)
+        values |= {c.state: WAITING, c.attempts: 0, c.created: self.now, c.available: available}
         added = sqlalchemy.insert(self.table).values(values)
         if self.kind == "sqlite":
             return added.returning(c.key)
@@ -127,6 +131,10 @@ class OutboxStatements(ExpiringStatements):
             return added
         kept = added.returning(c.key).cte("kept")
         return select(kept.c.key, func.pg_notify(CHANNEL, ""))
+
+    def clock(self) -> ClauseElement:
+        """The time, by the clock of the database."""
+        return select(self.now)
 
     def claim(self, topics: tuple[Any, ...]) -> ClauseElement:
         """Take messages, and give them (PostgreSQL, SQLite)."""
@@ -197,13 +205,13 @@ class OutboxStatements(ExpiringStatements):
     def give_back(self) -> ClauseElement:
         """Give back all that a worker has, as if it had not taken it."""
         c = self.table.c
-        values: dict[Any, Any] = {c.available: self.now, c.worker: None, c.attempts: c.attempts - 1}
+        values: dict[Any, Any] = {c.available: AT_ONCE, c.worker: None, c.attempts: c.attempts - 1}
         return sqlalchemy.update(self.table).values(values).where(c.state == WAITING, self._worker())
 
     def requeue(self, by: str) -> ClauseElement:
         """Let dead letters wait again: one by its number, those of a topic, or all."""
         c = self.table.c
-        values: dict[Any, Any] = {c.state: WAITING, c.attempts: 0, c.available: self.now}
+        values: dict[Any, Any] = {c.state: WAITING, c.attempts: 0, c.available: AT_ONCE}
         which = {"id": [self._at()], "topic": [c.topic == bindparam("of", type_=c.topic.type, required=True)]}
         return sqlalchemy.update(self.table).values(values).where(c.state == DEAD, *which.get(by, []))
 

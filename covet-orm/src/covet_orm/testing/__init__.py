@@ -1,4 +1,5 @@
-"""Testing applications that have databases: the fixtures `db` and `db_committed`, factories, and counting queries.
+"""Testing applications that have databases: the fixtures `db` and `db_committed`, factories, counting queries, hooks
+that wait for a commit, and named points at which something goes wrong (`covet_orm.testing.faultpoints`).
 
     class UserFactory(Factory[User]):
         username = Sequence(lambda n: f"user{n}")
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from covet_orm.testing.commits import capture_on_commit as capture_on_commit
     from covet_orm.testing.databases import TestingDatabase as TestingDatabase
     from covet_orm.testing.factories import Derived as Derived
     from covet_orm.testing.factories import Factory as Factory
@@ -33,12 +35,14 @@ __all__ = [
     "SubFactory",
     "TestingDatabase",
     "assert_num_queries",
+    "capture_on_commit",
     "captured_queries",
 ]
 
 MODULES = {
     "TestingDatabase": "databases",
     "assert_num_queries": "queries",
+    "capture_on_commit": "commits",
     "captured_queries": "queries",
 }
 

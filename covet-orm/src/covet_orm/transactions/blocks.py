@@ -13,7 +13,6 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
@@ -28,6 +27,8 @@ from covet_orm.exceptions import (
     TransactionError,
     TransactionTimeout,
 )
+from covet_orm.testing import faultpoints
+from covet_orm.transactions.abandoned import leave_scope, left_out_of_order, open_inside
 from covet_orm.transactions.confirming import Mark, mark, prepare
 from covet_orm.transactions.context import active, attempts, current_transaction
 from covet_orm.transactions.hooks import Hook, Hooks, Moment, call_committed, call_hook, call_rolled_back
@@ -79,7 +80,7 @@ class Transaction:
 
     __slots__ = (
         "__weakref__", "_connection", "_database", "_doom", "_entered", "_hooks", "_name", "_objects", "_opening",
-        "_pool", "_savepoints", "_scope", "_telling", "_token", "_turn", "_using", "committed", "ended", "options",
+        "_pool", "_savepoints", "_scope", "_telling", "_turn", "_using", "committed", "ended", "options",
         "outer", "parent", "sharing", "task",
     )  # fmt: skip
 
@@ -97,7 +98,6 @@ class Transaction:
         self._pool: Pool | None = None
         self._hooks: Hooks | None = None
         self._scope: CancelScope | None = None
-        self._token: Token[Transaction | None] | None = None
         self._doom: BaseException | None = None
         self._name = ""
         self._savepoints = 0
@@ -183,24 +183,22 @@ class Transaction:
         if self.options.timeout is not None:
             self._scope = CancelScope(deadline=current_time() + self.options.timeout)
             self._scope.__enter__()
-        self._token = active.set(self)
+        active.set(self)
         self.ended = False
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        given = error
+        if active.get() is not self or kind is GeneratorExit or (self.parent is not None and self.parent.ended):
+            error = left_out_of_order(self, error)
         if error is None:
             error = await self._agree()
-            given = None
-        else:
-            given = error
-        if self._scope is not None:
-            if self._scope.__exit__(type(error) if error is not None else None, error, None):
-                error = TransactionTimeout(
-                    f"{self!r} took longer than its timeout of {self.options.timeout:g} seconds, and was rolled back"
-                )
-            self._scope = None
+        if self._scope is not None and leave_scope(self, error):
+            error = TransactionTimeout(
+                f"{self!r} took longer than its timeout of {self.options.timeout:g} seconds, and was rolled back"
+            )
         self._leave_context()
         try:
             await (self._end(error) if self.parent is None else self._end_inner(error))
@@ -241,7 +239,7 @@ class Transaction:
             raise TransactionError("the transaction has ended, or was not begun: there is nothing to wait for")
         if self._hooks is None:
             self._hooks = Hooks()
-        self._hooks.add(moment, hook)
+        self._hooks.add(moment, hook, self.database)
 
     def on_commit(self, function: Callable[[], object], *, robust: bool = False) -> None:
         """Call a function after the commit of the outermost block, unless this one is rolled back."""
@@ -302,6 +300,8 @@ class Transaction:
         telling = self._telling
         connection = (pool.try_acquire() or await pool.acquire()) if telling is None else await telling.acquire(pool)
         try:
+            if faultpoints.actions:
+                await faultpoints.reached_in("begin", options.label)
             if used.limits:
                 cast("Any", connection).limit(options.statement_timeout, options.lock_timeout)
             for statement in used.begin:
@@ -358,9 +358,9 @@ class Transaction:
         return await self._agree()
 
     def _leave_context(self) -> None:
-        if active.get() is self:
-            assert self._token is not None
-            active.reset(self._token)
+        # Not by a token, which is good in one context: a generator may be closed in another one.
+        if active.get() is self or next(open_inside(self), None) is not None:
+            active.set(self.outer)
         self.ended = True
 
     async def _end(self, error: BaseException | None) -> None:
@@ -376,7 +376,7 @@ class Transaction:
             cancelled = await self._roll_back(connection, error)
             if isinstance(error, DeadlockDetected):
                 cancelled = await explain(connection, self.database.kind, error) or cancelled
-            await self._give_back(connection, pool)
+            cancelled = await self._give_back(connection, pool) or cancelled
             await self._told(committed=False, error=error)
             if cancelled is not None:
                 raise cancelled
@@ -390,22 +390,25 @@ class Transaction:
                 await self._give_back(connection, pool)
                 await self._told(committed=False, error=failed)
                 raise
-        outcome = await uninterrupted(connection.script("COMMIT"), cut=connection.terminate, patience=PATIENCE)
+        work = (
+            faultpoints.commit(connection, self.options.label) if faultpoints.actions else connection.script("COMMIT")
+        )
+        outcome = await uninterrupted(work, cut=connection.terminate, patience=PATIENCE)
         failure = outcome.error
         if failure is None and connection.state is not IDLE:
             failure = TransactionError("the server did not end the transaction at COMMIT")
-        await self._give_back(connection, pool)
+        cancelled = await self._give_back(connection, pool) or outcome.cancelled
         if isinstance(failure, ConnectionLost) and failure.sent:
             if self._telling is not None:
                 self._telling.ended(self, committed=None, error=failure)
             raise CommitUncertain(
                 f"the connection was lost while {self!r} was committed: whether it was is not known", known
             ) from failure
-        await self._told(committed=failure is None, error=failure or outcome.cancelled)
+        await self._told(committed=failure is None, error=failure or cancelled)
         if failure is not None:
             raise failure
-        if outcome.cancelled is not None:
-            raise outcome.cancelled
+        if cancelled is not None:
+            raise cancelled
 
     async def _roll_back(self, connection: Connection, error: BaseException) -> asyncio.CancelledError | None:
         """Roll back to the beginning of the block, as far as there is something and somebody to tell; the cancellation
@@ -427,17 +430,21 @@ class Transaction:
             connection.terminate()
         return outcome.cancelled
 
-    async def _give_back(self, connection: Connection, pool: Pool) -> None:
-        """Give the session its own settings back, and the connection to the pool."""
+    async def _give_back(self, connection: Connection, pool: Pool) -> asyncio.CancelledError | None:
+        """Give the session its own settings back, and the connection to the pool; the cancellation that came
+        meanwhile."""
+        cancelled = None
         used = cast("Opening", self._opening)
         if used.limits:
             cast("Any", connection).limit(None, None)
         for statement in used.restore:
             if connection.state is IDLE:
                 outcome = await uninterrupted(connection.script(statement), cut=connection.terminate, patience=PATIENCE)
+                cancelled = cancelled or outcome.cancelled
                 if outcome.error is not None:
                     connection.terminate()
         pool.release(connection)
+        return cancelled
 
     async def _end_inner(self, error: BaseException | None) -> None:
         """End a block within another one: RELEASE its savepoint, or ROLLBACK to it."""
@@ -445,7 +452,7 @@ class Transaction:
         if error is not None and self.options.savepoint:
             cancelled = None if connection is None else await self._roll_back(connection, error)
             if connection is not None and connection.state is SessionState.CLOSED:
-                parent._doom = parent._doom or error
+                parent._doom = parent._doom or ConnectionLost(f"rolled back for {type(error).__name__}: {error}")
             await self._told(committed=False, error=error)
             if cancelled is not None:
                 raise cancelled
@@ -502,7 +509,12 @@ class Transaction:
         with move_on_after(PATIENCE, shield=True):
             await calls
 
-    def _doomed(self) -> TransactionError:
+    def _doomed(self) -> TransactionError | ConnectionLost:
+        if isinstance(self._doom, ConnectionLost):
+            # All of the transaction is worth another attempt, as it is where the connection was lost in this block.
+            lost = ConnectionLost(f"the connection was lost in an inner block, and all was rolled back: {self._doom}")
+            lost.__cause__ = self._doom
+            return lost
         error = TransactionError(
             "an inner block failed that has no savepoint (savepoint=False), or whose savepoint is lost: all of the "
             f"transaction is rolled back. What failed: {type(self._doom).__name__}: {self._doom}"

@@ -8,7 +8,6 @@ to a table that is looked at afterwards.
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -88,8 +87,7 @@ async def prepare(database: Database) -> None:
     connection = pool.try_acquire() or await pool.acquire()
     try:
         await connection.script(CREATE)
-        place = "?" if database.kind == "sqlite" else "%s"
-        await connection.execute(f"DELETE FROM {TABLE} WHERE moment < {place}", (time.time() - KEPT,))
+        await connection.script(f"DELETE FROM {TABLE} WHERE moment < {_clock(database)} - {KEPT}")
     finally:
         pool.release(connection)
     database.texts[TABLE] = CREATE
@@ -102,6 +100,10 @@ async def mark(database: Database, connection: Connection) -> Mark:
         return Mark(database, rows[0][0])
     name = str(uuid.uuid4())
     place = "?" if database.kind == "sqlite" else "%s"
-    values = (name, time.time())
-    await connection.execute(f"INSERT INTO {TABLE} (id, moment) VALUES ({place}, {place})", values)
+    await connection.execute(f"INSERT INTO {TABLE} (id, moment) VALUES ({place}, {_clock(database)})", (name,))
     return Mark(database, name)
+
+
+def _clock(database: Database) -> str:
+    """The time in seconds, by the clock of the database: those of its clients may differ."""
+    return "(julianday('now') - 2440587.5) * 86400.0" if database.kind == "sqlite" else "UNIX_TIMESTAMP(NOW(6))"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from covet_orm.exceptions import CommitHookFailed
+from covet_orm.exceptions import CommitHookFailed, TransactionError
 
-__all__ = ["Hook", "Hooks", "Moment", "call_committed", "call_hook", "call_rolled_back"]
+if TYPE_CHECKING:
+    from covet_orm.databases import Database
+
+__all__ = ["Hook", "Hooks", "Interceptor", "Moment", "call_committed", "call_hook", "call_rolled_back", "interceptors"]
 
 logger = logging.getLogger("covet_orm.transactions")
 
@@ -29,6 +32,13 @@ class Hook(NamedTuple):
     robust: bool = False
 
 
+Interceptor = Callable[["Database", Hook], Hook]
+"""Is asked, when an `on_commit` hook is registered, which one is to be called in its place."""
+
+interceptors: list[Interceptor] = []
+"""Those that there are now, the last one asked first: see `covet_orm.testing.capture_on_commit`."""
+
+
 class Hooks:
     """The hooks of a block, each kind in the order in which they were registered."""
 
@@ -39,8 +49,17 @@ class Hooks:
         self.on_commit: list[Hook] = []
         self.on_rollback: list[Hook] = []
 
-    def add(self, moment: Moment, hook: Hook) -> None:
-        """Register a hook."""
+    def add(self, moment: Moment, hook: Hook, database: Database) -> None:
+        """Register a hook of a block in a database.
+
+        Raises:
+            TransactionError: it cannot be called.
+        """
+        if not callable(hook.function):
+            raise TransactionError(f"{moment}({hook.function!r}): that cannot be called; it is to be a function")
+        if interceptors and moment == "on_commit":
+            for intercept in reversed(interceptors):
+                hook = intercept(database, hook)
         getattr(self, moment).append(hook)
 
     def join(self, inner: Hooks) -> None:

@@ -66,7 +66,7 @@ class LockSampler:
         while True:
             await self._wanted.wait()
             try:
-                connection = await self.database.connect()
+                connection = await self._connected()
                 try:
                     await self._ask(connection)
                 finally:
@@ -76,6 +76,18 @@ class LockSampler:
                 if not isinstance(error, (ConnectionLost, DatabaseUnavailable)):
                     return
             await asyncio.sleep(AGAIN)
+
+    async def _connected(self) -> Connection:
+        """A connection. Cancelled, it is made all the same and closed: asyncpg leaves an error that nobody reads where
+        it is cut while it asks for TLS."""
+        connecting = asyncio.ensure_future(self.database.connect())
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            await asyncio.wait([connecting])
+            if connecting.exception() is None:
+                await connecting.result().close()
+            raise
 
     async def _ask(self, connection: Connection) -> None:
         before = perf_counter()

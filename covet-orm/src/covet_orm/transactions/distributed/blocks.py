@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine, Sequence
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -41,8 +41,10 @@ from covet_orm.transactions.blocks import PATIENCE
 from covet_orm.transactions.context import current_transaction
 from covet_orm.transactions.distributed.branches import Branch, end_prepared, fate, list_prepared
 from covet_orm.transactions.distributed.decisions import TABLE, DecisionLog
+from covet_orm.transactions.distributed.elapsed import Elapsed
 from covet_orm.transactions.distributed.identifiers import GlobalId, check_name, new_transaction
 from covet_orm.transactions.distributed.participants import Participants
+from covet_orm.transactions.distributed.telling import DistributedTelling
 from covet_orm.transactions.options import TransactionOptions, opening
 
 __all__ = ["KEPT", "DistributedTransaction"]
@@ -81,7 +83,8 @@ class DistributedTransaction:
         self._scope: CancelScope | None = None
         self._branches: list[Branch] = []
         self._log: DecisionLog | None = None
-        self._began = 0.0
+        self._telling: DistributedTelling | None = None
+        self._began = Elapsed()
         self._application = ""
         self.transaction = new_transaction()
         self.committed: bool | None = None
@@ -116,7 +119,7 @@ class DistributedTransaction:
         self._application = chosen.application
         self._log = DecisionLog.of(chosen.log)
         identity = await self._log.identity()
-        self._began = time.time()
+        self._began = Elapsed()
         branches = [
             Branch(database, self._options, GlobalId(chosen.application, self.transaction, identity, database.alias))
             for database in chosen.databases
@@ -128,6 +131,8 @@ class DistributedTransaction:
             # It sends nothing, and nothing was open: it does not fail.
             await branch.__aenter__()
         self._branches = branches
+        self._telling = DistributedTelling(self.transaction, self._options.label, chosen.log.alias)
+        self._telling.begun(database.alias for database in chosen.databases)
         return self
 
     async def __aexit__(
@@ -143,7 +148,7 @@ class DistributedTransaction:
                 )
             self._scope = None
         for branch in reversed(self._branches):
-            branch._leave_context()
+            branch.ending(error)
         cancelled: asyncio.CancelledError | None
         if error is not None:
             self.committed = False
@@ -157,8 +162,7 @@ class DistributedTransaction:
                 raise error
             return
         failure, cancelled = await self._to_the_end(self._commit(), hurried=False)
-        if self.committed is not None:
-            await self._tell(committed=self.committed, error=failure or cancelled)
+        await self._tell(committed=self.committed, error=failure or cancelled)
         if failure is not None:
             raise failure
         if cancelled is not None:
@@ -277,7 +281,10 @@ class DistributedTransaction:
         if faultpoints.actions:
             await faultpoints.reached("2pc.begin")
         for branch in branches:
+            began = perf_counter()
             await branch.prepare()
+            if self._telling is not None:
+                self._telling.prepared(branch.database.alias, perf_counter() - began)
             if faultpoints.actions:
                 await faultpoints.reached(f"2pc.prepared.{branch.database.alias}")
         if faultpoints.actions:
@@ -287,7 +294,7 @@ class DistributedTransaction:
         """Write the decision, and commit it; `committed` says how it came out."""
         told = {branch.database.alias: branch.number for branch in others}
         try:
-            if time.time() - self._began > KEPT / 2:
+            if self._began.seconds > KEPT / 2:
                 raise TransactionError(
                     f"{self!r} is so old that what became of it may be forgotten: all is rolled back"
                 )
@@ -319,7 +326,7 @@ class DistributedTransaction:
     async def _find_out(self, log: DecisionLog, error: ConnectionLost) -> BaseException | None:
         """What was decided, when the connection was lost that was to decide it: the log tells, or it is aborted now."""
         with move_on_after(self._wait):
-            while time.time() - self._began < KEPT / 2:
+            while self._began.seconds < KEPT / 2:
                 try:
                     decision = await log.settle(self.transaction, self._application)
                 except OrmError as refused:
@@ -338,6 +345,8 @@ class DistributedTransaction:
 
     async def _announce(self, branches: Sequence[Branch]) -> BaseException | None:
         """Tell the prepared ones that they commit."""
+        if self._telling is not None:
+            self._telling.decided()
         if faultpoints.actions:
             await faultpoints.reached("2pc.decided")
         until = current_time() + self._wait
@@ -423,14 +432,19 @@ class DistributedTransaction:
                     logger.debug("%s does not take it yet: %s", branch.database.alias, error)
                 await sleep(PAUSE)
 
-    async def _tell(self, *, committed: bool, error: BaseException | None) -> None:
-        """Call the hooks of every branch.
+    async def _tell(self, *, committed: bool | None, error: BaseException | None) -> None:
+        """Tell whoever listens how it ended, and call the hooks of every branch, unless that is not known.
 
         Raises:
             CommitHookFailed: it was committed, and functions that `on_commit` named failed.
         """
+        if self._telling is not None:
+            self._telling.ended(committed=committed, error=error)
         failed: Exception | None = None
         for branch in self._branches:
+            if committed is None:
+                branch.uncertain(error)
+                continue
             try:
                 await branch._told(committed=committed, error=error)
             except Exception as raised:  # noqa: BLE001 - raised when the others have had their turn

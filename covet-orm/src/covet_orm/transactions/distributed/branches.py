@@ -134,6 +134,17 @@ class Branch(Transaction):
         except DatabaseError:
             connection.terminate()
 
+    def ending(self, error: BaseException | None) -> None:
+        """The block is left, and what comes now is the protocol's; with the error that led to it."""
+        self._leave_context()
+        if self._telling is not None and self._connection is not None:
+            self._connection = self._telling.ending(self._connection, error)
+
+    def uncertain(self, error: BaseException | None) -> None:
+        """It has ended, and nobody knows how."""
+        if self._telling is not None:
+            self._telling.ended(self, committed=None, error=error)
+
     async def leave(self) -> None:
         """Give the connection back, wherever it stands; one that is not at rest is closed."""
         connection, pool, self._connection = self._connection, self._pool, None
@@ -156,7 +167,8 @@ class Branch(Transaction):
         used = opening(database.kind, options)
         if self.is_xa:
             used = used._replace(begin=(*used.begin[:-1], f"XA START {self.identifier.xid}"))
-        connection = pool.try_acquire() or await pool.acquire()
+        telling = self._telling
+        connection = (pool.try_acquire() or await pool.acquire()) if telling is None else await telling.acquire(pool)
         try:
             if used.limits:
                 cast("Any", connection).limit(options.statement_timeout, options.lock_timeout)
@@ -173,6 +185,8 @@ class Branch(Transaction):
             pool.discard(connection)
             raise
         self._pool, self._connection, self._opening = pool, connection, used
+        if telling is not None:
+            self._connection = connection = telling.begun(connection)
         return connection
 
 

@@ -16,13 +16,14 @@ from typing import Literal, NamedTuple
 
 from covet_orm.databases import Database
 from covet_orm.drivers.protocol import Connection
-from covet_orm.exceptions import DatabaseError, OrmError
+from covet_orm.exceptions import DatabaseError, OrmError, TransactionError
 from covet_orm.transactions.distributed.blocks import KEPT
 from covet_orm.transactions.distributed.branches import end_prepared, fate, list_prepared
 from covet_orm.transactions.distributed.decisions import Decision, DecisionLog
 from covet_orm.transactions.distributed.identifiers import GlobalId
+from covet_orm.transactions.distributed.telling import tell_recovered
 
-__all__ = ["OLD", "InDoubt", "State", "in_doubt", "keep_recovering", "recover"]
+__all__ = ["OLD", "InDoubt", "State", "forget", "in_doubt", "keep_recovering", "recover"]
 
 logger = logging.getLogger("covet_orm.transactions")
 
@@ -114,7 +115,41 @@ async def recover(*databases: Database, older_than: float = OLD) -> list[InDoubt
         done = [await _resolve(found, *one, older_than) for one in found.prepared]
         left = {entry.transaction for entry in done if entry.state not in ("committed", "rolled back")}
         await _review(found, left)
-        return [*done, *_mixed(found), *_unreachable(found)]
+        told = [*done, *_mixed(found), *_unreachable(found)]
+        tell_recovered(told)
+        return told
+    finally:
+        await found.close()
+
+
+async def forget(transaction: str, *databases: Database) -> InDoubt:
+    """Remove the decision on a transaction that is `mixed`, when people have seen to it; what it was.
+
+    Args:
+        transaction: its 32 hexadecimal digits.
+        databases: as of `recover`.
+
+    Raises:
+        TransactionError: none of their logs has such a decision; or it is needed yet: it is not mixed, or a part of the
+            transaction is still prepared.
+        DatabaseError: what the database of the log says.
+    """
+    found = _Found()
+    try:
+        await _look(found, databases)
+        for entry in _mixed(found):
+            if entry.transaction != transaction:
+                continue
+            prepared = [database.alias for database, one, _ in found.prepared if one.transaction == transaction]
+            if prepared:
+                raise TransactionError(
+                    f"{transaction} is still prepared in {', '.join(prepared)}, and would be taken for rolled back "
+                    "there: recover it first"
+                )
+            log = next(log for log, _ in found.logs.values() if log.database.alias == entry.log)
+            await log.forget(found.connections[log.database], [transaction])
+            return entry
+        raise TransactionError(_not_mixed(found, transaction))
     finally:
         await found.close()
 
@@ -235,6 +270,17 @@ def _mixed(found: _Found) -> list[InDoubt]:
         for decision in decisions.values()
         if decision.verdict == "mixed"
     ]  # fmt: skip
+
+
+def _not_mixed(found: _Found, transaction: str) -> str:
+    for log, decisions in found.logs.values():
+        if transaction in decisions:
+            return (
+                f"the decision on {transaction} in {log.database.alias!r} is {decisions[transaction].verdict!r}, and "
+                "recovery may need it; it is forgotten by itself when that is over"
+            )
+    refused = ", ".join(database.alias for database in found.refused)
+    return f"there is no decision on {transaction!r} in any log" + (f"; not reached: {refused}" if refused else "")
 
 
 def _unreachable(found: _Found) -> list[InDoubt]:
