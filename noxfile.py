@@ -28,7 +28,7 @@ EXTRAS = {KERNEL: "[server,uvicorn,testing,cookies,templates,zstd]", "covet-orm"
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 BENCHMARKS = (
     "http", "sockets", "startup", "memory", "cache", "compression", "rate_limit", "sessions",
-    "orm", "orm_pool", "orm_cache", "orm_memory", "orm_transactions",
+    "orm", "orm_pool", "orm_cache", "orm_memory", "orm_transactions", "orm_siblings",
 )  # fmt: skip
 
 
@@ -59,10 +59,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests: `nox -s tests -- -k routing`, `nox -s tests -- --cov`."""
+    """Run the tests, one process for each core: `nox -s tests`; some of them: `nox -s tests -- -k routing`."""
     install(session, "tests")
     session.run("python", "tests/services/programs.py", "--go-on")
-    session.run("pytest", *session.posargs)
+    # Each process starts databases of its own; a file stays together, since its tests share them.
+    session.run("pytest", *(session.posargs or ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")))
 
 
 @nox.session

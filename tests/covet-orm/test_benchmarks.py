@@ -1,12 +1,15 @@
-"""The benchmark of the ORM, in short: Covet answers as the raw driver does, on each database; nothing is timed."""
+"""The benchmarks of the ORM, in short: Covet answers as the raw driver does, on each database; with tasks beside each
+other in transactions, what was reported is what is there. Nothing is timed."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
 import pytest
+from benchmarks.orm_siblings import Peer, Seen, cases, run
 from benchmarks.peers_orm import covet, raw, schema
 from benchmarks.peers_orm.answers import WORKLOADS, answer, check
+from benchmarks.peers_siblings.covet import Peer as CovetPeer
 
 pytestmark = pytest.mark.anyio
 
@@ -53,3 +56,22 @@ async def test_a_wrong_answer_stops_the_benchmark(peers: tuple[schema.Peer, sche
 
     with pytest.raises(ValueError, match="deaf answers get with"):
         await check("deaf", Deaf(), floor, ["get"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql-15"], indirect=True)
+@pytest.mark.parametrize("case", cases(9))
+async def test_with_tasks_in_transactions_what_is_reported_is_there(url: str, case: str) -> None:
+    peer: Peer = CovetPeer(url, 12)
+    seen = await run(url, peer, cases(9)[case][0])
+    assert (seen.lost, seen.stray, seen.held) == ([], [], 0)
+    assert set(seen.errors) <= {"TransactionError"}
+    assert seen.rows
+
+
+def test_what_is_lost_and_what_strays_is_found() -> None:
+    seen = Seen(done={"a", "b"}, failed={"c", "d"}, cancelled={"e"}, rows={"a", "c", "e"}, held=2)
+    assert (seen.lost, seen.stray) == (["b"], ["c"])
+    assert str(seen) == "**lost: b**; **stray: c**; rows: a, c, e; 1 cancelled; **2 held**"
+    seen.rolled_back()
+    assert (seen.lost, seen.stray) == ([], ["a", "c"])
+    assert str(Seen(done={"a"}, rows={"a"})) == "as reported; rows: a"

@@ -217,7 +217,7 @@ async def run(name: str, server: Any, url: str, wanted: int, faults: bool) -> Ou
             process = await anyio.open_process([*command, "0.05" if faults else "0"], stderr=None)
             assert process.stdout is not None
             rest = b""
-            dies = len(outcome.acknowledged) + chance.randint(wanted // 10, wanted // 4) if faults else wanted * 10
+            dies = len(outcome.acknowledged) + chance.randint(wanted // 6, wanted // 2) if faults else wanted * 10
             killed = False
             async for chunk in process.stdout:
                 *lines, rest = (rest + chunk).split(b"\n")

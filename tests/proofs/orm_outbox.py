@@ -96,7 +96,7 @@ def in_order(committed: list[int], delivered: list[int]) -> bool:
     """Whether deliveries are in the order of commits, each message as often as it likes before the next one."""
     place = {number: at for at, number in enumerate(committed)}
     places = [place.get(number, -1) for number in delivered]
-    return all(0 <= after - before <= 1 for before, after in pairwise(places))
+    return min(places, default=0) >= 0 and all(0 <= after - before <= 1 for before, after in pairwise([-1, *places]))
 
 
 async def write(database: Database, outcome: Outcome, messages: int) -> None:
