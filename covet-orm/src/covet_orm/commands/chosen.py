@@ -121,5 +121,5 @@ def _next_step(error: Exception) -> str:
     if not isinstance(error, DatabaseUnavailable):
         return ""
     if error.code in UNKNOWN:
-        return "\n  `covet db create` creates it."
+        return "\n  `covet db create` creates it, with its tables; where migrations make these, add --no-tables."
     return "\n  Is the server running, and the URL right? `covet config show` shows it; `covet db check` says more."
