@@ -29,6 +29,7 @@ from covet_orm import (
     exponential,
     transaction_manager,
 )
+from covet_orm.drivers.protocol import SessionState
 
 pytestmark = pytest.mark.anyio
 registry = Registry()
@@ -350,3 +351,22 @@ async def test_a_long_transaction_holds_no_objects(database: Database) -> None:
         del account, many
         gc.collect()
         assert [one() for one in known] == [None, None]
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+async def test_a_connection_that_was_lost_after_the_last_statement_is_tried_again(url: str, database: Database) -> None:
+    """No statement failed, so that nothing but the end of the block tells it."""
+    attempts = 0
+    async for attempt in transaction_manager.retry(max_attempts=2, backoff=at_once):
+        async with attempt, transaction_manager.atomic() as block:
+            attempts += 1
+            await Account.objects.create(name=f"attempt {attempts}")
+            if attempts == 1:
+                connection = await block.ready()
+                kill = "SELECT pg_terminate_backend(%d)" if database.kind == "postgresql" else "KILL %d"
+                async with Database(url) as another:
+                    await another.script(kill % (connection.server_id or 0))
+                async with asyncio.timeout(10):
+                    while connection.state is not SessionState.CLOSED:  # noqa: ASYNC110 - the driver tells nobody
+                        await asyncio.sleep(0.01)
+    assert await Account.objects.values_list("name", flat=True) == ["attempt 2"]

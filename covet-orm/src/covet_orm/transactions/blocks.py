@@ -340,9 +340,12 @@ class Transaction:
                 "a statement failed inside of the transaction and its error was caught there, so that the server "
                 "takes nothing more but a rollback: nothing was committed; catch errors around an inner block"
             )
+        if connection is not None and connection.state is SessionState.CLOSED:
+            # Known before a statement failed: worth another attempt, as one that fails for it is.
+            return ConnectionLost("the connection was lost inside of the transaction: nothing was committed", sent=False)
         if connection is not None and connection.state is not OPEN:
             return TransactionError(
-                "the connection was lost, or the server ended the transaction by itself, and the error was caught "
+                "the connection was interrupted, or the server ended the transaction by itself, and the error was caught "
                 "inside of the block: nothing was committed"
             )
         if self.parent is not None or self._hooks is None or not self._hooks.pre_commit:
