@@ -217,7 +217,7 @@ def main() -> None:
     """Run it, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000)
-    parser.add_argument("--every", type=float, default=1.0, help="seconds between two kills, about")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills, about")
     parser.add_argument("--no-page", action="store_true", help="print the table alone")
     parser.add_argument("--work", nargs=2, metavar=("URL", "FILE"), help="be a worker until killed")
     given = parser.parse_args()

@@ -1,6 +1,6 @@
 """Every database that covet-orm speaks to, by name, started when it is first asked for and shared from then on.
 
-In a test, the fixtures of `tests/covet-orm/conftest.py` give them. A script has them so:
+In a test, the fixtures of `tests/services/fixtures.py` give them. A script has them so:
 
     with Databases() as databases:
         for name in NAMES:

@@ -90,6 +90,7 @@ _HOMES = {
         "PercentRank",
         "Q",
         "Rank",
+        "RawSQL",
         "RowNumber",
         "RowRange",
         "StdDev",
@@ -272,6 +273,7 @@ if TYPE_CHECKING:
     from covet_orm.expressions import PercentRank as PercentRank
     from covet_orm.expressions import Q as Q
     from covet_orm.expressions import Rank as Rank
+    from covet_orm.expressions import RawSQL as RawSQL
     from covet_orm.expressions import RowNumber as RowNumber
     from covet_orm.expressions import RowRange as RowRange
     from covet_orm.expressions import StdDev as StdDev

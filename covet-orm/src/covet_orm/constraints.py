@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import Grouping
 from covet_orm.exceptions import ModelError
 from covet_orm.expressions.base import Expression
 from covet_orm.expressions.conditions import Condition
+from covet_orm.expressions.declaring import unbound
 from covet_orm.fields.options import Deferrable
 from covet_orm.indexes import Definition, Index, Indexed, column_name, without_order
 from covet_orm.models.definitions import DefinedExpression, columns_of
@@ -119,7 +120,7 @@ class CheckConstraint(Definition):
         found = columns_of(self.condition, options.model)
         made = sqlalchemy.CheckConstraint(
             DefinedExpression(self.condition, options.model, found),
-            name=self._named(options, [column.name for column in found], repr(self.condition)),
+            name=self._named(options, [column.name for column in found], repr(unbound(self.condition))),
         )
         table.append_constraint(made)
         self._only_there(made)
@@ -198,7 +199,7 @@ class ExclusionConstraint(Definition):
             )
         if self.deferrable is not None:
             arguments |= {"deferrable": True, "initially": self.deferrable.upper()}
-        told = repr((self.expressions, self.condition, self.method))
+        told = repr(unbound((self.expressions, self.condition, self.method)))
         made = ExcludeConstraint(
             *elements, name=self._named(options, dict.fromkeys(names), told), using=self.method, **arguments
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy
 from sqlalchemy.sql.elements import Grouping
@@ -11,6 +11,8 @@ from sqlalchemy.sql.elements import Grouping
 from covet_orm.exceptions import FieldError, ModelError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Condition
+from covet_orm.expressions.declaring import unbound
+from covet_orm.fields.base import Declared
 from covet_orm.models.definitions import DefinedExpression, columns_of
 from covet_orm.models.names import check_name, name_of
 
@@ -34,6 +36,15 @@ class Definition:
     """
 
     ending = "idx"
+    declared: Declared
+    """What it was declared with."""
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **options: Any) -> Self:
+            made = super().__new__(cls)
+            made.declared = Declared(args, options)
+            return made
 
     def __init__(self, name: str | None, databases: Iterable[str] | None) -> None:
         self.name = name
@@ -71,6 +82,7 @@ class Definition:
         if self.databases is None:
             return made
         chosen = self.databases
+        made.info["databases"] = chosen
         return made.ddl_if(callable_=lambda ddl, target, bind, **options: options["dialect"].name in chosen)
 
 
@@ -154,7 +166,7 @@ class Index(Definition):
             else:
                 found = columns_of(bare, options.model)
                 columns += found
-                told.append(repr(bare))
+                told.append(repr(unbound(bare)))
                 element = Grouping(DefinedExpression(bare, options.model, found))
                 label = f"expression_{position}"
                 opclass = self.opclasses.get("")
@@ -169,7 +181,7 @@ class Index(Definition):
         arguments: dict[str, Any] = {"unique": self.unique}
         if self.condition is not None:
             found = columns_of(self.condition, options.model)
-            told.append(repr(self.condition))
+            told.append(repr(unbound(self.condition)))
             clause = DefinedExpression(self.condition, options.model, found)
             arguments |= {"postgresql_where": clause, "sqlite_where": clause}
         if self.include:

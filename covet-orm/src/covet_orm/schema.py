@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from covet_orm.models.instances import Model
     from covet_orm.models.registry import Registry
 
-__all__ = ["check_supported", "create_all", "create_tables", "drop_all", "statements", "table_names"]
+__all__ = [
+    "check_supported",
+    "create_all",
+    "create_tables",
+    "defining_dialect",
+    "drop_all",
+    "statements",
+    "table_names",
+]
 
 TABLES = {
     "postgresql": "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = ANY (current_schemas(false))",
@@ -131,7 +139,7 @@ def statements(kind: str, tables: Sequence[sqlalchemy.Table], *, create: bool) -
     if not tables:
         return []
     found: list[str] = []
-    dialect = _defining_dialect(kind)
+    dialect = defining_dialect(kind)
 
     def collect(element: Any, *arguments: Any, **options: Any) -> None:
         found.append(str(element.compile(dialect=dialect)).strip())
@@ -225,7 +233,7 @@ async def _alone(database: Database) -> AsyncIterator[None]:
 
 
 @cache
-def _defining_dialect(kind: str) -> Dialect:
+def defining_dialect(kind: str) -> Dialect:
     """A dialect that leaves a percent sign as it is: DDL has no parameters, and is sent as its text is."""
     dialect = dialect_of(kind)
     if kind in ("mysql", "mariadb"):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from covet_orm.expressions.collecting import ArrayAgg, JSONArrayAgg, StringAgg
     from covet_orm.expressions.conditionals import Case, When
     from covet_orm.expressions.functions.base import Func
+    from covet_orm.expressions.raw import RawSQL
     from covet_orm.expressions.subqueries import Exists, Subquery
     from covet_orm.expressions.windows import (
         CumeDist,
@@ -81,6 +82,7 @@ LATER = {
     "Ntile": "covet_orm.expressions.windows",
     "PercentRank": "covet_orm.expressions.windows",
     "Rank": "covet_orm.expressions.windows",
+    "RawSQL": "covet_orm.expressions.raw",
     "RowNumber": "covet_orm.expressions.windows",
     "RowRange": "covet_orm.expressions.windows",
     "StdDev": "covet_orm.expressions.aggregates",
@@ -129,6 +131,7 @@ __all__ = [
     "PercentRank",
     "Q",
     "Rank",
+    "RawSQL",
     "RowNumber",
     "RowRange",
     "StdDev",

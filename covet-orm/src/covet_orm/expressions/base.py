@@ -19,7 +19,7 @@ from covet_orm.exceptions import QueryError
 
 if TYPE_CHECKING:
     from covet_orm.expressions.conditions import Condition
-    from covet_orm.fields.base import Field
+    from covet_orm.fields.base import Declared, Field
     from covet_orm.queries.names import Names
     from covet_orm.queries.scope import Scope
 
@@ -83,6 +83,17 @@ class Expression(Generic[T]):
         if all(one is other for one, other in zip(parts, found, strict=True)):
             return self
         return self.replaced(found)
+
+    @property
+    def declared(self) -> Declared:
+        """The arguments that make the same once more: by that it is written down, in migrations for instance.
+
+        Raises:
+            QueryError: they cannot be told, as of a subquery.
+        """
+        from covet_orm.expressions.declaring import declared_by
+
+        return declared_by(self)
 
     @property
     def aggregates(self) -> bool:

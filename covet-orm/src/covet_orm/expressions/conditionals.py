@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression, as_expression, field_key, is_null
 from covet_orm.expressions.conditions import Condition, Q
+from covet_orm.fields.base import Declared
 from covet_orm.fields.inference import common_field
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class When(Expression[Any]):
         if not isinstance(self.condition, Condition):
             raise QueryError(f"When({self.condition!r}): a condition is needed")
         self.then = as_expression(then)
+
+    @property
+    def declared(self) -> Declared:
+        return Declared((self.condition,), {"then": self.then})
 
     def parts(self) -> Iterable[Expression[Any]]:
         return (self.condition, self.then)

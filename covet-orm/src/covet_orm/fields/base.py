@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast, overload
 
 import sqlalchemy
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from covet_orm.models.instances import Model
     from covet_orm.queries.lookups import Lookup, Transform
 
-__all__ = ["DB_DEFAULT", "UNSET", "Convert", "DatabaseDefault", "Field", "Unset", "Validator"]
+__all__ = ["DB_DEFAULT", "UNSET", "Convert", "DatabaseDefault", "Declared", "Field", "Unset", "Validator"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,13 @@ Convert = Callable[[Any], Any]
 
 Validator = Callable[[Any], object]
 """Takes a value, raises ValueError with the reason when it is not acceptable."""
+
+
+class Declared(NamedTuple):
+    """The arguments that something was declared with."""
+
+    args: tuple[Any, ...]
+    options: dict[str, Any]
 
 
 class Unset:
@@ -93,6 +100,15 @@ class Field(Generic[T]):
 
     name: str
     model: type[Model]
+    declared: Declared
+    """What it was declared with: by that it is written down, in migrations for instance."""
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **options: Any) -> Self:
+            field = super().__new__(cls)
+            field.declared = Declared(args, options)
+            return field
 
     def __init__(
         self,

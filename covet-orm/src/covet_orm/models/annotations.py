@@ -8,7 +8,7 @@ import typing
 from typing import Annotated, Any
 
 from covet_orm.exceptions import ModelError
-from covet_orm.fields.base import UNSET, Field
+from covet_orm.fields.base import UNSET, Declared, Field
 
 __all__ = ["annotated_fields"]
 
@@ -48,6 +48,9 @@ def annotated_fields(name: str, namespace: dict[str, Any]) -> dict[str, Field[An
         default = namespace.pop(key, UNSET)
         if default is not UNSET:
             field.default = default
+        given = {"null": allows_none} if allows_none != declared[0].null else {}
+        given |= {"default": default} if default is not UNSET else {}
+        field.declared = Declared(field.declared.args, {**field.declared.options, **given})
         found[key] = field
     return found
 

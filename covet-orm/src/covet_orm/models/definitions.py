@@ -184,5 +184,5 @@ def _compile_value(element: DefinedValue, compiler: SQLCompiler, **options: Any)
     try:
         value = None if element.value is None else field.writer(kind)(element.value)
     except ValueError as error:
-        raise ModelError(f"{field!r} has db_default={element.value!r}: {error}") from None
+        raise ModelError(f"{field!r} cannot have the default {element.value!r}: {error}") from None
     return compiler.process(_literal(value, field, kind), **(options | {"literal_binds": True, "include_table": False}))

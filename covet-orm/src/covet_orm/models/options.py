@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from covet_orm.models.instances import Model
     from covet_orm.models.relations import Relation
 
-__all__ = ["Options", "Path"]
+__all__ = ["Options", "Path", "usual_table"]
 
 KNOWN = {
     "abstract",
@@ -101,7 +101,7 @@ class Options:
         self.proxy: bool = given.get("proxy", False)
         self.registry: Registry = inherited("registry", registry)
         self.app_label: str = inherited("app_label", _app_label(model.__module__))
-        self.db_table: str = given.get("db_table") or shortened(_table_name(self.app_label, model.__name__))
+        self.db_table: str = given.get("db_table") or usual_table(self.app_label, model.__name__)
         self.managed: bool = given.get("managed", True)
         self.ordering: tuple[Any, ...] = _as_tuple(inherited("ordering", ()))
         self.indexes: tuple[Any, ...] = tuple(inherited("indexes", ()))
@@ -284,9 +284,10 @@ def _app_label(module: str) -> str:
     return packages[-1] if packages else ""
 
 
-def _table_name(app_label: str, name: str) -> str:
+def usual_table(app_label: str, name: str) -> str:
+    """The name of the table of a model that gives it none: `blog_blog_post` for `BlogPost` of `blog`."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-    return f"{app_label}_{snake}" if app_label else snake
+    return shortened(f"{app_label}_{snake}" if app_label else snake)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

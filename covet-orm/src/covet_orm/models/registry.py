@@ -29,6 +29,8 @@ class Registry:
     def __init__(self) -> None:
         self.metadata = sqlalchemy.MetaData()
         self._models: dict[str, type[Model]] = {}
+        # By table, so that what declaring a model costs does not depend on how many there are.
+        self._tables: dict[str, type[Model]] = {}
         self._waiting: dict[str, list[tuple[str, Resolved]]] = {}
 
     def add(self, model: type[Model]) -> None:
@@ -45,18 +47,18 @@ class Registry:
                 f"two models are called {label}: {there.__module__}.{there.__qualname__} and "
                 f"{model.__module__}.{model.__qualname__}; give one of them another Meta.app_label or registry"
             )
-        for other in self._models.values():
-            if other is there or options.proxy or other._meta.proxy:
-                continue
-            if other._meta.db_table == options.db_table:
-                raise ModelError(
-                    f"{model.__qualname__} and {other.__qualname__} have the same table {options.db_table!r}; give one "
-                    "of them another Meta.db_table"
-                )
+        other = None if options.proxy else self._tables.get(options.db_table)
+        if other is not None and other is not there:
+            raise ModelError(
+                f"{model.__qualname__} and {other.__qualname__} have the same table {options.db_table!r}; give one "
+                "of them another Meta.db_table"
+            )
         if there is not None:
             # The same class once more: a module that is loaded again, a function that is called again.
             self._forget(there)
         self._models[label] = model
+        if not options.proxy:
+            self._tables[options.db_table] = model
         for name in (label, model.__name__):
             for _, resolved in self._waiting.pop(name, ()):
                 resolved(model)
@@ -72,6 +74,14 @@ class Registry:
             known = {*self._models, *(model.__name__ for model in self._models.values())}
             raise ModelError(f"no model is called {name!r}{nearest(name, known)}")
         return found
+
+    def __getitem__(self, name: str) -> type[Model]:
+        """The model called `name` or `app_label.name`.
+
+        Raises:
+            ModelError: there is none, or several.
+        """
+        return self.get(name)
 
     def _find(self, name: str, beside: type[Model] | None) -> type[Model] | None:
         if name in self._models:
@@ -120,6 +130,8 @@ class Registry:
         return len(self._models)
 
     def _forget(self, model: type[Model]) -> None:
+        if self._tables.get(model._meta.db_table) is model:
+            del self._tables[model._meta.db_table]
         table = self.metadata.tables.get(model._meta.db_table)
         if table is not None and not model._meta.proxy:
             self.metadata.remove(table)

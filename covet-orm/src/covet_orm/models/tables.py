@@ -44,8 +44,14 @@ def build_table(model: Any) -> sqlalchemy.Table:
         return table
     own = [field for field in options.fields if field.model is model]
     check_name(options.db_table, f"table of {model.__qualname__}", "give it a shorter Meta.db_table")
+    by_column: dict[str, Field[Any]] = {}
     for field in own:
         check_name(field.column, f"column of {field!r}", "give the field another db_column")
+        other = by_column.setdefault(field.column, field)
+        if other is not field:
+            raise ModelError(
+                f"{field!r} and {other!r} have the same column {field.column!r}; give one of them another db_column"
+            )
     _check_ordering(options)
     items: list[Any] = [_column(field) for field in own]
     keys = [field.column for field in own if field.primary_key]

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.casts import cast_to
 from covet_orm.expressions.functions.base import Func
+from covet_orm.fields.base import Declared
 from covet_orm.fields.inference import JSON, TEXT, family
 from covet_orm.queries.json_lookups import AT_PATH, as_json, as_text, at_path
 
@@ -36,6 +37,10 @@ class JSONObject(Func[Any]):
     def __init__(self, **values: Any) -> None:
         super().__init__(*values.values())
         self.keys = tuple(values)
+
+    @property
+    def declared(self) -> Declared:
+        return Declared((), dict(zip(self.keys, self.arguments, strict=True)))
 
     def options(self) -> Hashable:
         return self.keys
