@@ -1,0 +1,1 @@
+"""The commands: `covet makemigrations`, `covet migrate` and the others."""

@@ -1,0 +1,231 @@
+"""Statements of MySQL and MariaDB.
+
+Each is a transaction of its own there. What InnoDB does with foreign keys decides much: each of them needs an index,
+and where there is none it makes one, called as the key is; a column of one cannot change its type, and an index that
+one needs cannot be dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy
+
+from covet_migrate.actions.actions import (
+    Action,
+    AddColumn,
+    AddConstraint,
+    AlterColumn,
+    DropColumn,
+    DropConstraint,
+    DropIndex,
+    RenameColumn,
+    RenameConstraint,
+    RenameIndex,
+    RenameTable,
+    TableAction,
+)
+from covet_migrate.actions.columns import alone
+from covet_migrate.actions.comparing import Texts
+from covet_migrate.ddl.base import DDL, covers, is_there
+from covet_migrate.steps import Statement, Step
+
+__all__ = ["MySQL"]
+
+LITERAL = re.compile(r"""\(.*\)|'(?:[^']|'')*'|[-+]?[\w.]+""", re.DOTALL)
+"""A default that needs no parentheses around it."""
+
+
+class MySQL(DDL):
+    """Statements of MySQL and MariaDB."""
+
+    def steps(self, actions: Iterable[Action | Step]) -> list[Step]:
+        """A column that counts has to be a key at every moment: what changes a primary key is one statement."""
+        self.actions = list(actions)
+        found: list[Step] = []
+        merged: set[int] = set()
+        for action in self.actions:
+            if id(action) in merged:
+                continue
+            if isinstance(action, Step):
+                found.append(action)
+                continue
+            group = self._with_key(action) if isinstance(action, TableAction) else []
+            if action not in group:
+                found += self.step(action)
+            elif not isinstance(action, DropConstraint) or all(isinstance(one, DropConstraint) for one in group):
+                # Other constraints are dropped before the columns are.
+                merged |= {id(one) for one in group}
+                found += self._merged(group)
+        return found
+
+    def rename_table(self, action: RenameTable) -> Iterable[str]:
+        return [f"RENAME TABLE {self.table(action.before)} TO {self.table(action.table)}"]
+
+    def rename_column(self, action: RenameColumn) -> Iterable[str]:
+        (sql,) = super().rename_column(action)
+        if self.kind == "mariadb":
+            return [sql]
+        # MySQL renames no column that a check names.
+        texts, coming = Texts(self.kind, {}), self.coming(action.table)
+        checks = [
+            one
+            for one in action.table.constraints
+            if isinstance(one, sqlalchemy.CheckConstraint)
+            and is_there(one, self.kind)
+            and str(one.name) not in coming
+            and action.after in texts.words(self.constraint(one))
+        ]
+        dropped = [f"DROP CONSTRAINT {self.quote(str(one.name))}" for one in checks]
+        added = [f"ADD {self.constraint(one)}" for one in checks]
+        rename = sql.removeprefix(self.alter(action, ""))
+        return [self.alter(action, ", ".join((*dropped, rename, *added)))]
+
+    def add_column(self, action: AddColumn) -> Iterable[str]:
+        clause, later = self._add_column(action)
+        return [self.alter(action, clause), *later]
+
+    def alter_column(self, action: AlterColumn) -> Iterable[str]:
+        keys = self._keys_of(action) if "type" in action.changes else []
+        yield from (self.alter(action, f"DROP FOREIGN KEY {self.quote(str(one.name))}") for one in keys)
+        yield from self._filled(action)
+        yield self.alter(action, self._alter_column(action))
+        yield from (self.alter(action, f"ADD {self.constraint(one)}") for one in keys)
+
+    def drop_index(self, action: DropIndex) -> Iterable[str]:
+        return self._without(action, action.index, f"DROP INDEX {self.quote(str(action.index.name))}")
+
+    def rename_index(self, action: RenameIndex) -> Iterable[str]:
+        old, new = self.quote(action.before), self.quote(str(action.index.name))
+        return [self.alter(action, f"RENAME INDEX {old} TO {new}")]
+
+    def drop_constraint(self, action: DropConstraint) -> Iterable[str]:
+        one, name = action.constraint, self.quote(str(action.constraint.name))
+        if isinstance(one, sqlalchemy.ForeignKeyConstraint):
+            return [self.alter(action, f"DROP FOREIGN KEY {name}{self._own_index(one)}")]
+        if isinstance(one, sqlalchemy.UniqueConstraint):
+            return self._without(action, one, f"DROP INDEX {name}")
+        return [self.alter(action, f"DROP CONSTRAINT {name}")]
+
+    def rename_constraint(self, action: RenameConstraint) -> Iterable[str]:
+        old, new = action.before, action.constraint
+        name = self.quote(str(old.name))
+        if isinstance(new, sqlalchemy.PrimaryKeyConstraint):
+            # Every primary key is called PRIMARY.
+            return []
+        if isinstance(new, sqlalchemy.UniqueConstraint):
+            return [self.alter(action, f"RENAME INDEX {name} TO {self.quote(str(new.name))}")]
+        added = f"ADD {self.constraint(new)}"
+        if isinstance(old, sqlalchemy.ForeignKeyConstraint):
+            dropped = f"DROP FOREIGN KEY {name}{self._own_index(old)}"
+            return [self.alter(action, dropped), self.alter(action, added)]
+        return [self.alter(action, f"DROP CONSTRAINT {name}, {added}")]
+
+    def _add_column(self, action: AddColumn) -> tuple[str, list[str]]:
+        column = action.column
+        if action.fill is None or column.computed is not None:
+            return f"ADD COLUMN {self.column(column)}", []
+        return f"ADD COLUMN {self.column(alone(column, action.fill))}", [self._set_default(action, column)]
+
+    def _filled(self, action: AlterColumn) -> Iterator[str]:
+        fill = self.filling(action)
+        if fill and "type" in action.changes:
+            # What rows get is of the new type.
+            column = alone(action.column, action.column.server_default, nullable=True)
+            yield self.alter(action, f"MODIFY COLUMN {self.column(column)}")
+        yield from fill
+
+    def _alter_column(self, action: AlterColumn) -> str:
+        if action.changes == {"default"}:
+            return self._set_default(action, action.column).removeprefix(self.alter(action, ""))
+        return f"MODIFY COLUMN {self.column(action.column)}"
+
+    def _set_default(self, action: TableAction, column: sqlalchemy.Column[Any]) -> str:
+        name, default = self.quote(column.name), self.default(column)
+        if default is None:
+            return self.alter(action, f"ALTER COLUMN {name} DROP DEFAULT")
+        if LITERAL.fullmatch(default) is None:
+            default = f"({default})"
+        return self.alter(action, f"ALTER COLUMN {name} SET DEFAULT {default}")
+
+    def _keys_of(self, action: AlterColumn) -> list[sqlalchemy.ForeignKeyConstraint]:
+        """The foreign keys of a column that stay, and keep it from another type."""
+        return [one for one in self._keys(action.table) if action.column.name in one.column_keys]
+
+    def _keys(self, table: sqlalchemy.Table) -> list[sqlalchemy.ForeignKeyConstraint]:
+        """The foreign keys of a table that are there at this moment."""
+        coming = self.coming(table)
+        return sorted(
+            (one for one in table.foreign_key_constraints if str(one.name) not in coming), key=lambda one: str(one.name)
+        )
+
+    def _own_index(self, key: sqlalchemy.ForeignKeyConstraint) -> str:
+        """What drops the index that InnoDB made for a foreign key, where none was declared that it could use."""
+        if any(covers(one, key.column_keys) for one in (*key.table.indexes, *key.table.constraints)):
+            return ""
+        return f", DROP INDEX {self.quote(str(key.name))}"
+
+    def _without(self, action: TableAction, gone: Any, what: str) -> list[str]:
+        """Drop an index; the foreign keys that need it are dropped before, and added after, and have one of their own
+        then."""
+        coming = self.coming(action.table)
+        declared: list[Any] = [*action.table.indexes, *action.table.constraints]
+        others = [one for one in declared if str(one.name) not in coming and is_there(one, self.kind)]
+        # They have the names that columns have now; what is dropped has those that they had before.
+        renamed = {
+            one.before: one.after
+            for one in self.actions
+            if isinstance(one, RenameColumn) and one.table.name == action.table.name
+        }
+        names = [renamed.get(column.name, column.name) for column in gone.columns]
+        keys = [
+            one
+            for one in self._keys(action.table)
+            if names[: len(one.column_keys)] == list(one.column_keys)
+            and not any(covers(other, one.column_keys) for other in others)
+        ]
+        return [
+            *(self.alter(action, f"DROP FOREIGN KEY {self.quote(str(one.name))}") for one in keys),
+            self.alter(action, what),
+            *(self.alter(action, f"ADD {self.constraint(one)}") for one in keys),
+        ]
+
+    def _with_key(self, action: TableAction) -> list[TableAction]:
+        """All that is a part of the statement that changes the primary key of the table; nothing where none does."""
+        of_table = [one for one in self.actions if isinstance(one, TableAction) and one.table.name == action.table.name]
+        if not any(map(_changes_key, of_table)):
+            return []
+        return [one for one in of_table if _changes_key(one) or isinstance(one, (AddColumn, DropColumn, AlterColumn))]
+
+    def _merged(self, group: Sequence[TableAction]) -> Iterator[Step]:
+        first, clauses, later = group[0], [], list[str]()
+        for one in group:
+            match one:
+                case DropConstraint():
+                    clauses.append("DROP PRIMARY KEY")
+                case AddConstraint():
+                    clauses.append(f"ADD {self.constraint(one.constraint)}")
+                case AddColumn():
+                    clause, more = self._add_column(one)
+                    clauses.append(clause)
+                    later += more
+                case AlterColumn():
+                    yield from (Statement(action=one, sql=sql) for sql in self._filled(one))
+                    clauses.append(self._alter_column(one))
+                case DropColumn():
+                    clauses.append(f"DROP COLUMN {self.quote(one.column.name)}")
+        # InnoDB drops what was the index of a foreign key only while the key is not there.
+        gone = next((one.constraint for one in group if isinstance(one, DropConstraint)), None)
+        needing = self._without(first, gone, "") if isinstance(gone, sqlalchemy.PrimaryKeyConstraint) else [""]
+        at = needing.index(self.alter(first, "")) if gone is not None else 0
+        yield from (Statement(action=first, sql=sql) for sql in needing[:at])
+        yield Statement(action=first, sql=self.alter(first, ", ".join(clauses)))
+        yield from (Statement(action=first, sql=sql) for sql in (*later, *needing[at + 1 :]))
+
+
+def _changes_key(action: TableAction) -> bool:
+    return isinstance(action, (AddConstraint, DropConstraint)) and isinstance(
+        action.constraint, sqlalchemy.PrimaryKeyConstraint
+    )

@@ -1,0 +1,132 @@
+"""What code that moves data gets: models as they were, and a way to do it in batches that are kept one by one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from covet_migrate.execution.events import BatchDone, Listener
+from covet_orm import Database, Registry, transaction_manager
+from covet_orm.ambient import scoped
+from covet_orm.testing import faultpoints
+
+__all__ = ["Batch", "DataStep"]
+
+Save = Callable[[Any], Awaitable[None]]
+
+
+@dataclass
+class Batch:
+    """A part of the work, in a transaction of its own.
+
+    Attributes:
+        position: how far it came, such as the last key: what JSON can hold. It is kept together with the batch.
+        rows: how many rows it did.
+    """
+
+    position: Any = None
+    rows: int = 0
+
+
+class DataStep:
+    """A step that moves data.
+
+    Args:
+        database: where.
+        models: the models as they were at this point of the migrations.
+        name: of the step, for people.
+        backward: whether it is taken back.
+        inside: whether it runs in the transaction of its migration.
+        position: how far it came before it was interrupted; None at the beginning.
+        save: keeps the position, in the transaction around it.
+        tell: is told of each batch.
+
+    Attributes:
+        database, models, name, backward, inside, position: as given.
+        done: rows that are done, since it began or went on.
+        total: rows that there are to do, where somebody says it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        models: Registry,
+        name: str,
+        *,
+        backward: bool,
+        inside: bool,
+        position: Any = None,
+        save: Save | None = None,
+        tell: Listener | None = None,
+    ) -> None:
+        self.database = database
+        self.models = models
+        self.name = name
+        self.backward = backward
+        self.inside = inside
+        self.position = position
+        self.done = 0
+        self.total: int | None = None
+        self._save = save
+        self._tell = tell
+
+    async def call(self, function: Callable[[DataStep], Awaitable[object]]) -> None:
+        """Call a function with this, and the models bound to the database: whatever it raises is raised."""
+        around = scoped.get({})
+        token = scoped.set({**around, "default": self.database, self.database.alias: self.database})
+        try:
+            await function(self)
+        finally:
+            scoped.reset(token)
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[Batch]:
+        """A part of the work: all of it is kept, with its position, or nothing.
+
+        Within the transaction of the migration it is a part of that. Cancelled, it is rolled back; what was done before
+        it stays, and the next run goes on behind it.
+        """
+        batch = Batch(self.position)
+        if self.inside:
+            yield batch
+        else:
+            async with transaction_manager.atomic(self.database, durable=True, label="migration.batch"):
+                yield batch
+                if self._save is not None:
+                    await self._save(batch.position)
+            if faultpoints.actions:
+                await faultpoints.reached("migrate.batch")
+        self.position = batch.position
+        self.done += batch.rows
+        if self._tell is not None:
+            self._tell(BatchDone(name=self.name, done=self.done, total=self.total))
+
+    async def in_batches(
+        self, query: Any, function: Callable[[list[Any]], Awaitable[object]], *, size: int = 1000
+    ) -> int:
+        """Do something with all objects of a query, so many at a time, in the order of their keys; how many there were.
+
+        Each batch is kept by itself, where the step runs outside of a transaction; interrupted, the next run goes on
+        behind the last one. Objects that come meanwhile with a smaller key are left out.
+
+        Args:
+            query: the objects.
+            function: is awaited with those of a batch.
+            size: how many at a time.
+        """
+        while True:
+            async with self.batch() as batch:
+                rest = query if batch.position is None else query.filter(pk__gt=batch.position)
+                found = [one async for one in rest.order_by("pk")[:size]]
+                if found:
+                    await function(found)
+                    batch.position, batch.rows = _holdable(found[-1].pk), len(found)
+            if len(found) < size:
+                return self.done
+
+
+def _holdable(key: Any) -> Any:
+    """A key as JSON holds it; fields take the text of a UUID and the like for the value."""
+    return key if isinstance(key, (int, str)) else str(key)

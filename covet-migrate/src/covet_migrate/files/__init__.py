@@ -1,0 +1,1 @@
+"""Files of migrations: writing, finding, loading and ordering them."""

@@ -1,0 +1,214 @@
+"""Models of what is there make the same schema again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from tests.model_states import APP, states
+from tests.services.databases import Databases
+from tests.services.postgresql import PostgreSQL
+
+import covet_orm as orm
+from covet_migrate.inspection.comparing import compare_schemas
+from covet_migrate.inspection.models import inspected_models
+from covet_migrate.inspection.naming import class_name, field_name
+from covet_migrate.inspection.schema import read_schema
+from covet_migrate.inspection.shadow import shadow_of_state, shadow_of_tables
+from covet_migrate.inspection.source import models_source
+from covet_migrate.state.models import ModelState, State
+from covet_orm import Database, Registry
+
+EXAMPLES = {"sqlite": 60, "postgresql-15": 15, "postgresql-18": 15, "mariadb": 15}
+
+
+def registry_of(source: str) -> Registry:
+    """The models that a source declares, in a registry of their own."""
+    registry = Registry()
+    meta = type("Meta", (), {"abstract": True, "registry": registry, "app_label": APP})
+    base: Any = type(orm.Model)("Base", (orm.Model,), {"__module__": __name__, "Meta": meta})
+    exec(compile(source, "models.py", "exec"), {"Base": base, "__name__": f"{APP}.models"})
+    return registry
+
+
+async def round_trip(database: Database, state: State) -> None:
+    """Create, inspect, write, run, create again: the schema is the same, and the source as well."""
+    there = await shadow_of_state(database, state)
+    inspected = inspected_models(there, app=APP)
+    source = models_source(inspected, base="Base")
+    again = await shadow_of_tables(database, registry_of(source).tables())
+    differences = compare_schemas(there, again)
+    assert not differences, "\n".join([*map(str, differences), source])
+    assert not inspected.notes, source
+    assert models_source(inspected_models(again, app=APP), base="Base") == source
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_is_inspected_makes_the_same_schema(name: str, databases: Databases) -> None:
+    server = databases.get(name)
+    url = server.empty_database("inspected")
+    with asyncio.Runner() as runner:
+        database = Database(url)
+        try:
+
+            @settings(
+                max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck), database=None
+            )
+            @given(states(server.kind))
+            def check(state: State) -> None:
+                runner.run(round_trip(database, state))
+
+            check()
+        finally:
+            runner.run(database.close())
+
+
+FOUND: dict[str, ModelState] = {
+    # The index of a key, which the key does not declare, was taken for one that its field declares.
+    "an index of the key": ModelState(
+        APP, "User", {"number": orm.SmallAutoField[int](db_column="Nr")}, {"indexes": [orm.Index("number")]}
+    ),
+    "a name in quotes": ModelState(
+        APP,
+        "A",
+        {"code": orm.CharField[str](max_length=20, primary_key=True)},
+        {"db_table": 'quo"ted', "indexes": [orm.Index("-code")]},
+    ),
+}
+"""What the property above found, each as small as it became."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
+async def test_what_was_found_once_is_right(url: str, found: ModelState) -> None:
+    async with Database(url) as database:
+        await round_trip(database, State().put(found))
+
+
+async def sources(url: str, *statements: str, **options: Any) -> tuple[str, list[str]]:
+    """What is written of tables that somebody else made, and what is noted."""
+    async with Database(url) as database:
+        for statement in statements:
+            await database.script(statement)
+        inspected = inspected_models(await read_schema(database), **options)
+        return models_source(inspected), [str(note) for note in inspected.notes]
+
+
+@pytest.mark.anyio
+async def test_the_source_is_as_people_write_it(postgresql: PostgreSQL) -> None:
+    source, notes = await sources(
+        postgresql.empty_database("legacy"),
+        "CREATE TABLE blog_author (id bigserial CONSTRAINT blog_author_pkey PRIMARY KEY, name varchar(40) NOT NULL)",
+        'CREATE TABLE blog_post (id bigserial CONSTRAINT blog_post_pkey PRIMARY KEY, "Class" text, mood money, '
+        "author_id bigint NOT NULL CONSTRAINT blog_post_author_id_fk REFERENCES blog_author ON DELETE SET NULL, "
+        "editor bigint CONSTRAINT blog_post_editor_fk REFERENCES blog_author ON DELETE SET NULL ON UPDATE CASCADE, "
+        'CONSTRAINT odd CHECK (length("Class") <> 3))',
+        "CREATE TABLE log (at timestamptz, line text NOT NULL)",
+        app="blog",
+    )
+    assert notes == [
+        "blog.Log: the table has no primary key, and a model needs one: its fields are taken for it, and no table made",
+        "blog.Post.mood: its type is money, and TextField makes another one",
+        "blog.Post.author: on delete SET NULL can only fail, and is left to the database's check",
+        "blog.Post.editor: on update CASCADE is left out",
+    ]
+    assert (
+        source
+        == '''"""Models of the tables that are there."""
+
+from __future__ import annotations
+
+import covet_orm as orm
+
+
+class Author(orm.Model):
+    name = orm.CharField(max_length=40)
+
+
+class Log(orm.Model):
+    # the table has no primary key, and a model needs one: its fields are taken for it, and no table made
+    at = orm.DateTimeField(primary_key=True)
+    line = orm.TextField(primary_key=True)
+
+    class Meta:
+        db_table = "log"
+        managed = False
+
+
+class Post(orm.Model):
+    class_field = orm.TextField(db_column="Class", null=True)
+    # its type is money, and TextField makes another one
+    mood = orm.TextField(null=True)
+    # on delete SET NULL can only fail, and is left to the database's check
+    author = orm.ForeignKey("Author", on_delete=orm.DO_NOTHING, db_index=False)
+    # on update CASCADE is left out
+    editor = orm.ForeignKey(
+        "Author",
+        null=True,
+        db_column="editor",
+        on_delete=orm.SET_NULL,
+        related_name="post_editor_set",
+        db_index=False,
+    )
+
+    class Meta:
+        constraints = [orm.CheckConstraint(orm.RawSQL('length("Class") <> 3'), name="odd")]
+'''
+    )
+
+
+@pytest.mark.anyio
+async def test_what_no_model_can_say_is_noted(url: str) -> None:
+    source, notes = await sources(
+        url,
+        "CREATE TABLE one (a integer NOT NULL, b integer NOT NULL, c varchar(9) DEFAULT 'x', PRIMARY KEY (a, b))",
+        "CREATE TABLE two (id integer NOT NULL PRIMARY KEY, a integer, b integer, "
+        "CONSTRAINT pair FOREIGN KEY (a, b) REFERENCES one (a, b))",
+        app="legacy",
+    )
+    left_out = "legacy.Two: the foreign key 'pair' of (a, b) to one (a, b) is left out"
+    assert any(note.startswith(left_out) for note in notes)
+    assert "a = orm.IntegerField(primary_key=True)" in source
+    assert "# the foreign key 'pair'" in source
+    compile(source, "models.py", "exec")
+
+
+@pytest.mark.anyio
+async def test_some_tables_come_with_what_they_refer_to(url: str) -> None:
+    source, _ = await sources(
+        url,
+        "CREATE TABLE a (id integer NOT NULL PRIMARY KEY)",
+        "CREATE TABLE b (id integer NOT NULL PRIMARY KEY, a_id integer, FOREIGN KEY (a_id) REFERENCES a (id))",
+        "CREATE TABLE c (id integer NOT NULL PRIMARY KEY)",
+        "CREATE TABLE covet_migrations (id integer NOT NULL PRIMARY KEY)",
+        only=["b"],
+    )
+    assert [line for line in source.splitlines() if line.startswith("class")] == [
+        "class A(orm.Model):",
+        "class B(orm.Model):",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("blog_post", "Post"), ("blog", "Blog"), ("user group", "UserGroup"), ("1st", "Table1st"), ("class", "Class"),
+        ("none", "NoneModel"), ("model", "ModelModel"), ("\u00fcber_x", "\u00dcberX"), ("--", "Table"),
+        ("blog_", "Blog"),
+    ],
+)  # fmt: skip
+def test_tables_have_names_of_classes(table: str, name: str) -> None:
+    assert class_name(table, "blog") == name
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("title", "title"), ("Title", "title"), ("class", "class_field"), ("a__b_", "a_b"), ("1st", "column_1st"),
+        ("save", "save_field"), ("%", "column"), ("pk", "pk_field"), ("we ird", "we_ird"), ("\ufb01x", "fix"),
+    ],
+)  # fmt: skip
+def test_columns_have_names_of_fields(column: str, name: str) -> None:
+    assert field_name(column) == name
