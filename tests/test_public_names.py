@@ -15,11 +15,12 @@ import click
 import pytest
 
 import covet
+import covet_migrate
 import covet_orm
 
 MODULES = [
     module.name
-    for package in (covet, covet_orm)
+    for package in (covet, covet_migrate, covet_orm)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not any(part.startswith("_") for part in module.name.split("."))
 ]

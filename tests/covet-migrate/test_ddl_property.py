@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.migrating import APP, create, migrate, model
 from tests.schema_snapshots import snapshot, table_rows
@@ -201,6 +201,8 @@ def test_one_state_altered_into_another_is_that_created_from_nothing(server: Dat
 
     @settings(
         max_examples=3 * PAIRS if server.kind == "sqlite" else PAIRS,
+        # To look for the smallest pair takes longer than a test may.
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(specs, specs)

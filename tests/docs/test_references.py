@@ -14,6 +14,8 @@ import covet
 import covet.events
 import covet.resilience
 import covet.testing
+import covet_migrate
+import covet_migrate.operations
 from covet import hookspecs
 from covet.cli.groups import make_root
 from covet.plugins import PluginManager
@@ -106,10 +108,14 @@ def test_every_error_is_in_the_reference() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")]
     entries = {entry for page in pages for entry in re.findall(r"^::: ([\w.]+)", page, re.MULTILINE)}
-    for package in (covet, covet.testing, covet.resilience, covet.events):
+    for package in (
+        covet, covet.testing, covet.resilience, covet.events, covet_migrate, covet_migrate.operations
+    ):  # fmt: skip
         for name in package.__all__:
             home = getattr(getattr(package, name), "__module__", package.__name__)
-            listed = {package.__name__, home} & entries or any(entry.endswith(f".{name}") for entry in entries)
+            listed = {package.__name__, home} & entries or any(
+                entry.endswith(f".{name}") or entry.startswith(f"{package.__name__}.{name}.") for entry in entries
+            )
             assert listed or name == "__version__", f"{package.__name__}.{name} is not in docs/reference/"
 
 

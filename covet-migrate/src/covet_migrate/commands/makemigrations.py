@@ -35,6 +35,7 @@ EXIT_CODES = "Exits with 1 where --check finds that migrations are missing, and 
 @click.option("--merge", is_flag=True, help="Make a migration that depends on all that were made beside each other.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when something is missing.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; print what would be written.")
+@click.option("--safe", is_flag=True, help="Write what is done while others use the tables, in more migrations.")
 @click.option("--no-input", is_flag=True, help="Ask nothing: nothing is renamed, and what needs an answer is an error.")
 @click.option("--rename", "renames", multiple=True, metavar="OLD:NEW", help="app.Old:New, or app.Model.old:new.")
 @click.option(
@@ -55,6 +56,7 @@ def makemigrations(
     merge: bool,
     check: bool,
     dry_run: bool,
+    safe: bool,
     no_input: bool,
     renames: tuple[str, ...],
     defaults: tuple[str, ...],
@@ -72,6 +74,8 @@ def makemigrations(
     values = _values(defaults)
     project = load_project(target)
     project.check_apps(apps)
+    if not project.locations:
+        note("the application imports no models, so there is nothing to compare: import their modules where it is made")
     chosen = list(apps) or list(project.locations)
     with failures():
         if merge:
@@ -84,7 +88,7 @@ def makemigrations(
             asks = not (no_input or check) and sys.stdin.isatty()
             otherwise = _interactive() if asks else Unattended()
             questions = Given(renames=renames, defaults=values, replace=replaced, otherwise=otherwise)
-            migrations = _changes(project, apps, name, questions)
+            migrations = _changes(project, apps, name, questions, _kind(target) if safe else None)
             for option in getattr(otherwise, "denied", ()):
                 note(f"nothing is taken for renamed; if it was, say {option}", label="Renamed?")
         if not migrations:
@@ -93,6 +97,13 @@ def makemigrations(
         write_migrations(project, migrations, writes=not (check or dry_run), prints=dry_run)
     if check:
         raise Failure("the models and the migrations differ\n  `covet makemigrations` writes what is missing.")
+
+
+def _kind(target: str | None) -> str:
+    """The kind of database that safe migrations are for."""
+    from covet_orm.commands.chosen import one_database
+
+    return str(one_database(target, None).kind)
 
 
 def _interactive() -> Questions:
@@ -112,7 +123,9 @@ def _values(defaults: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _changes(project: Project, apps: Sequence[str], name: str | None, questions: Questions) -> list[Migration]:
+def _changes(
+    project: Project, apps: Sequence[str], name: str | None, questions: Questions, safe_for: str | None
+) -> list[Migration]:
     from covet_migrate.changes.detector import detect
     from covet_migrate.changes.ordering import arrange
     from covet_migrate.files.names import name_of
@@ -134,7 +147,14 @@ def _changes(project: Project, apps: Sequence[str], name: str | None, questions:
         names.append(made)
         return made
 
-    return arrange(changes, before, leaves, named)
+    made = arrange(changes, before, leaves, named)
+    if safe_for is None:
+        return made
+    from covet_migrate.safety.rewriting import safe_migrations
+
+    # They are more, so that they get other numbers.
+    taken = _names(project)
+    return safe_migrations(made, before, safe_for, named)
 
 
 def _empty(project: Project, apps: Sequence[str], name: str | None) -> list[Migration]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from covet.cli.groups import command
-from covet.cli.reporting import Failure
+from covet.cli.reporting import Failure, note
 from covet_migrate.commands.project import app_option, database_option, failures, load_project, with_database
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def migrate(
     project = load_project(target)
     if app is not None:
         project.check_apps([app])
+    if not project.files.files:
+        note("there are no migrations; `covet makemigrations` writes them")
     if not ways and name is None:
         with failures():
             project.files.graph().check_conflicts()

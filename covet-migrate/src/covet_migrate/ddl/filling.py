@@ -41,8 +41,11 @@ async def fill_in_batches(table: sqlalchemy.Table, column: str, value: str, size
             last = sqlalchemy.select(*order).where(*behind).order_by(*order).offset(size - 1).limit(1)
             rows = (await step.database.query(last)).rows
             ended = not rows
-            position = batch.position if ended else [_held(one) for one in rows[0]]
-            within = behind if ended else [*behind, key <= _bound(position, keys, kind)]
+            within = behind
+            position = batch.position
+            if rows:
+                position = [_held(one) for one in rows[0]]
+                within = [*behind, key <= _bound(position, keys, kind)]
             change = (
                 sqlalchemy.update(target)
                 .where(*within, target.c[column].is_(None))

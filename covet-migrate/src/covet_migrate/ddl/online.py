@@ -16,6 +16,7 @@ from covet_migrate.actions.actions import (
     AddIndex,
     AlterColumn,
     CreateTable,
+    DropConstraint,
     DropIndex,
     Online,
     TableAction,
@@ -107,6 +108,8 @@ class _PostgreSQL(_Online):
                 action.constraint, sqlalchemy.UniqueConstraint | sqlalchemy.PrimaryKeyConstraint
             ):
                 yield from self._unique(action)
+            case DropConstraint() if isinstance(action.constraint, sqlalchemy.UniqueConstraint):
+                yield from self._no_unique(action)
             case AddColumn() if self.differs(action):
                 yield from self._column(action)
             case AlterColumn() if "null" in action.changes:
@@ -117,22 +120,31 @@ class _PostgreSQL(_Online):
     def _unique(self, action: AddConstraint) -> Iterator[Step]:
         """An index that is created concurrently, and a constraint that takes it."""
         constraint: Any = action.constraint
-        name = str(constraint.name)
-        columns = [sqlalchemy.Column(one.name, one.type) for one in constraint.columns]
-        table = sqlalchemy.Table(action.table.name, sqlalchemy.MetaData(), *columns)
-        options = {
-            key: constraint.dialect_options["postgresql"].get(key)
-            for key in ("nulls_not_distinct",)
-            if isinstance(constraint, sqlalchemy.UniqueConstraint)
-        }
-        distinct = {f"postgresql_{key}": value for key, value in options.items() if value is not None}
-        index = sqlalchemy.Index(name, *columns, unique=True, **distinct)
-        yield from self.dialect.step(AddIndex(table=table, index=index, concurrently=True))
+        index = self._index(constraint)
+        yield from self.dialect.step(AddIndex(table=index.table, index=index, concurrently=True))
         what = "UNIQUE" if isinstance(constraint, sqlalchemy.UniqueConstraint) else "PRIMARY KEY"
-        quoted = self.dialect.quote(name)
+        quoted = self.dialect.quote(str(constraint.name))
         tail = self.dialect.compiler.define_constraint_deferrability(constraint)
         clause = f"ADD CONSTRAINT {quoted} {what} USING INDEX {quoted}{tail}"
         yield Statement(action=action, sql=self.dialect.alter(action, clause))
+
+    def _no_unique(self, action: DropConstraint) -> Iterator[Step]:
+        """Drop a constraint, or the index that was created for it before something was interrupted."""
+        index = self._index(action.constraint)
+        clause = f"DROP CONSTRAINT IF EXISTS {self.dialect.quote(str(action.constraint.name))}"
+        yield Statement(action=action, sql=self.dialect.alter(action, clause))
+        yield from self.dialect.step(DropIndex(table=index.table, index=index, concurrently=True))
+
+    def _index(self, constraint: Any) -> Any:
+        """The index of a unique constraint, of a table of its own."""
+        columns = [sqlalchemy.Column(one.name, one.type) for one in constraint.columns]
+        table = sqlalchemy.Table(constraint.table.name, sqlalchemy.MetaData(), *columns)
+        distinct = None
+        if isinstance(constraint, sqlalchemy.UniqueConstraint):
+            distinct = constraint.dialect_options["postgresql"].get("nulls_not_distinct")
+        options = {} if distinct is None else {"postgresql_nulls_not_distinct": distinct}
+        sqlalchemy.Index(str(constraint.name), *columns, unique=True, **options)
+        return next(iter(table.indexes))
 
     def _column(self, action: AddColumn) -> Iterator[Step]:
         yield from self.bare(action)

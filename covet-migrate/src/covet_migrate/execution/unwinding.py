@@ -6,9 +6,11 @@ own with the journal: interrupted as well, the next one goes on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from covet_migrate.actions.actions import AlterColumn, SetTableComment
+from covet_migrate.actions.actions import AlterColumn, DropConstraint, Online, SetTableComment
 from covet_migrate.exceptions import HistoryError, MigrationError
 from covet_migrate.execution.effects import in_effect
 from covet_migrate.execution.executor import Executor, Run, point
@@ -98,7 +100,7 @@ async def _begin(worker: Worker, run: Run, entry: Entry) -> None:
 async def _take_back_a_part(worker: Worker, entry: Entry, stage: Stage) -> None:
     """Take back an operation of which only a part was done: what of it is not there need not be."""
     executor = worker.executor
-    for action in stage.actions:
+    for action, how in _all_of(stage.actions):
         async with worker.connection() as connection:
             done = await in_effect(connection, worker.kind, action)
         if done is None and not isinstance(action, REPEATABLE):
@@ -107,11 +109,21 @@ async def _take_back_a_part(worker: Worker, entry: Entry, stage: Stage) -> None:
                 "cannot be seen in the schema. Type `migrate` to bring it to an end; or put it right by hand, and let "
                 f"`migrate {entry.app} {entry.name} --fake` take it for done. Nothing was changed now"
             )
-        if done:
+        # Of what was to be a constraint an index may be there alone.
+        if done and (how is action or not isinstance(action, DropConstraint)):
             continue
-        for step in executor.target.steps_of([action], worker.kind, executor.target.version):
+        for step in executor.target.steps_of([how], worker.kind, executor.target.version):
             async with worker.connection() as connection:
                 await worker.send(connection, step)
     entry.position = None
     async with worker.connection() as connection:
         await worker.journal.save(connection, entry)
+
+
+def _all_of(actions: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Actions, those that are done online as well; each with what steps are made of."""
+    for action in actions:
+        if isinstance(action, Online):
+            yield from ((one, replace(action, actions=(one,))) for one in action.actions)
+        else:
+            yield action, action

@@ -15,6 +15,8 @@ from covet_migrate.exceptions import MigrationError, MigrationNotFound
 from covet_migrate.files.graph import Graph
 from covet_migrate.migrations import Key, Migration
 from covet_migrate.operations.base import Operation
+from covet_migrate.operations.models import CreateModel
+from covet_migrate.operations.wrapping import Wrapping, unwrapped
 from covet_migrate.state.models import State
 
 __all__ = ["Squashed", "chosen", "squash"]
@@ -132,7 +134,7 @@ def _squashed(
     left, elided, after = (
         _without_elidable(given, before, app) if optimized else (given, [], _after(given, before, app))
     )
-    operations = optimize(left, app) if optimized else left
+    operations = _optimized(_plain(left, app), app) if optimized else left
     if not _same(_after(operations, before, app), after):
         raise MigrationError(
             f"the squashed operations of {app} would make other models than those that they replace: that is an error "
@@ -163,6 +165,21 @@ def _without_elidable(
         (elided if operation.elidable and then is state else left).append(operation)
         state = then
     return left, elided, state
+
+
+def _plain(operations: Sequence[Operation], app: str) -> list[Operation]:
+    """Operations without what is around them for the sake of tables with rows, where the table is made with them."""
+    created = {label for one in operations if isinstance(one, CreateModel) for label in one.touches(app) or ()}
+    return [
+        unwrapped(one) if isinstance(one, Wrapping) and created.issuperset(one.touches(app) or [""]) else one
+        for one in operations
+    ]
+
+
+def _optimized(operations: Sequence[Operation], app: str) -> list[Operation]:
+    """Operations reduced, those within others (`Online`, `Reviewed`) as well; what is not reduced stays within."""
+    around = {id(unwrapped(one)): one for one in operations}
+    return [around.get(id(one), one) for one in optimize([unwrapped(one) for one in operations], app)]
 
 
 def _after(operations: Sequence[Operation], state: State, app: str) -> State:

@@ -23,6 +23,7 @@ from covet_migrate.operations.models import (
 )
 from covet_migrate.operations.postgresql import CreateCollation, CreateExtension, CreateSequence
 from covet_migrate.operations.running import RunPython, RunSQL, SeparateDatabaseAndState
+from covet_migrate.operations.syncing import StopSyncFields, SyncFields
 from covet_migrate.operations.views import CreateView, DropView
 from covet_migrate.operations.wrapping import Online, Reviewed, Wrapping, unwrapped
 
@@ -58,6 +59,8 @@ __all__ = [
     "RunPython",
     "RunSQL",
     "SeparateDatabaseAndState",
+    "StopSyncFields",
+    "SyncFields",
     "ValidateConstraint",
     "Wrapping",
     "unwrapped",

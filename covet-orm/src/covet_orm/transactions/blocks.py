@@ -342,11 +342,13 @@ class Transaction:
             )
         if connection is not None and connection.state is SessionState.CLOSED:
             # Known before a statement failed: worth another attempt, as one that fails for it is.
-            return ConnectionLost("the connection was lost inside of the transaction: nothing was committed", sent=False)
+            return ConnectionLost(
+                "the connection was lost inside of the transaction: nothing was committed", sent=False
+            )
         if connection is not None and connection.state is not OPEN:
             return TransactionError(
-                "the connection was interrupted, or the server ended the transaction by itself, and the error was caught "
-                "inside of the block: nothing was committed"
+                "the connection was interrupted, or the server ended the transaction by itself, and the error was "
+                "caught inside of the block: nothing was committed"
             )
         if self.parent is not None or self._hooks is None or not self._hooks.pre_commit:
             return None
