@@ -147,11 +147,14 @@ for top in sorted(tops):
 
 
 def _check_listed(session: nox.Session, distribution: str, listed: str) -> None:
-    """The plugins that are listed are those of the kernel and of the distribution, and all of them work."""
+    """The plugins that are listed are those of the distribution and of what it needs, and all of them work."""
     rows = json.loads(listed)
+    folder = next(folder for folder in DISTRIBUTIONS if Path(folder).name == distribution)
+    needs = nox.project.load_toml(f"{folder}/pyproject.toml")["project"]["dependencies"]
+    there = {KERNEL, distribution, *(need.partition(">")[0] for need in needs)}
     for row in rows:
         expected = "builtin" if row["distribution"] == KERNEL else "active"
-        if row["state"] != expected or row["distribution"] not in (KERNEL, distribution):
+        if row["state"] != expected or row["distribution"] not in there:
             session.error(f"{distribution}: unexpected plugin {row}")
     if distribution not in {row["distribution"] for row in rows}:
         session.error(f"{distribution}: its wheel brings no plugin; listed are {rows}")

@@ -370,3 +370,25 @@ async def test_a_connection_that_was_lost_after_the_last_statement_is_tried_agai
                     while connection.state is not SessionState.CLOSED:  # noqa: ASYNC110 - the driver tells nobody
                         await asyncio.sleep(0.01)
     assert await Account.objects.values_list("name", flat=True) == ["attempt 2"]
+
+
+async def test_what_a_failed_attempt_held_is_free_when_the_next_one_begins() -> None:
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    @transaction_manager.retry(max_attempts=3, backoff=at_once)
+    async def work() -> None:
+        mine = Held()
+        assert [one() for one in held] == [None] * len(held)
+        held.append(weakref.ref(mine))
+        if len(held) < 3:
+            raise SerializationFailure("somebody was faster")
+
+    gc.disable()
+    try:
+        await work()
+    finally:
+        gc.enable()
+    assert len(held) == 3

@@ -213,5 +213,7 @@ class Attempts:
         if not last.again or last.error is None:
             raise StopAsyncIteration
         await self._retry.pause(last, self._began)
+        # Its frames hold the attempt, which holds it: what is in them would stay until the collector comes.
+        last.error.__traceback__ = None
         self._last = Attempt(self._retry, last.number + 1, after=last.error)
         return self._last
