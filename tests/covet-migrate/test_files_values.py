@@ -7,7 +7,6 @@ import functools
 import ipaddress
 import math
 import re
-import shutil
 import subprocess
 import sys
 import uuid
@@ -23,6 +22,7 @@ import pytest
 import sqlalchemy
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from tests.formatter import RUFF
 
 import covet_orm as orm
 from covet_migrate import Migration, operations
@@ -421,17 +421,11 @@ def test_arguments_by_names_that_no_call_can_have() -> None:
 
 def formatted(text: str, folder: Path) -> str:
     """What `ruff format` makes of a text."""
-    program = Path(sys.executable).parents[2] / "lint" / "bin" / "ruff"
-    found = str(program) if program.is_file() else shutil.which("ruff")
-    if found is None:
-        compile(text, "<written>", "exec")
-        assert all(line == line.rstrip() for line in text.splitlines())
-        return text
     path = folder / "written.py"
     path.write_text(text, encoding="utf-8")
     for arguments in (["format", "--no-cache"], ["check", "--no-cache", "--select", "I,F"]):
         done = subprocess.run(
-            [found, *arguments, "--isolated", "--line-length", "120", str(path)],
+            [RUFF, *arguments, "--isolated", "--line-length", "120", str(path)],
             capture_output=True,
             text=True,
             check=False,

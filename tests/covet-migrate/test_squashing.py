@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import anyio
 import pytest
+from tests.formatter import RUFF
 from tests.services.databases import ask
 from tests.typed_commands import Project
 
@@ -253,13 +251,10 @@ def rows(project: Project) -> list[tuple[object, ...]]:
 
 
 def test_the_file_is_as_the_formatter_leaves_it(project: Project) -> None:
-    program = Path(sys.executable).parents[2] / "lint" / "bin" / "ruff"
-    ruff = str(program) if program.is_file() else shutil.which("ruff")
-    assert ruff is not None
     project_with_code(project)
     project.told("squashmigrations blog 0003")
     (path,) = (project.folder / "blog/migrations").glob("*squashed*")
-    done = subprocess.run([ruff, "format", "--line-length", "120", "--check", path], capture_output=True, check=False)
+    done = subprocess.run([RUFF, "format", "--line-length", "120", "--check", path], capture_output=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

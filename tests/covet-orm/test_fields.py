@@ -564,7 +564,7 @@ async def test_defaults_of_the_database(url: str) -> None:
 async def test_a_wrong_default_of_the_database_is_a_model_error(url: str) -> None:
     model = model_of(IntegerField(db_default="x"))
     async with Database(url) as database:
-        with pytest.raises(ModelError, match="db_default='x': 'x' is no whole number"):
+        with pytest.raises(ModelError, match="cannot have the default 'x': 'x' is no whole number"):
             await database.create_all(model._meta.registry)
 
 

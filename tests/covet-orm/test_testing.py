@@ -203,7 +203,10 @@ def test_mistakes_are_told(pytester: pytest.Pytester) -> None:
     assert "the drivers of databases need asyncio, and this test runs on trio" in run(pytester).stdout.str()
 
 
-def test_the_settings_of_the_project_name_the_database(pytester: pytest.Pytester) -> None:
+def test_the_settings_of_the_project_name_the_database(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     write(pytester, f"sqlite:///{pytester.path}/shop.db")
     pytester.path.joinpath("covet.toml").write_text(f'[storage.default]\nurl = "sqlite:///{pytester.path}/shop.db"\n')
     (pytester.path / "test_it.py").write_text(

@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 EXIT_CODES = "Exit codes: 0 all went well, 1 a failure or a finding, 2 wrong usage."
 TRACEBACK = "covet.traceback"
+CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Of every command by itself: click keeps the option of `--help` that a command had when it was first asked for it."""
 
 
 def epilog(example: str, exit_codes: str = EXIT_CODES) -> str:
@@ -57,7 +59,7 @@ class _Command(click.Command):
     """A command with `--traceback`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, context_settings=dict(CONTEXT), **options)
         self.params.append(_traceback_option())
 
 
@@ -87,7 +89,7 @@ class Group(click.Group):
         plugins: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(*args, epilog=epilog(example), **options)
+        super().__init__(*args, epilog=epilog(example), context_settings=dict(CONTEXT), **options)
         self.params.append(_traceback_option())
         self._table = table
         self._plugins = plugins
@@ -292,7 +294,6 @@ def make_root() -> Group:
         table=COMMANDS,
         plugins=True,
         example="covet new shop\ncovet run --reload\ncovet plugins list",
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     @click.option(
         "--settings",

@@ -26,7 +26,8 @@ def number_literal(value: float | complex) -> str:
         return f"complex({number_literal(value.real)}, {number_literal(value.imag)})"
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
-    return repr(value)
+    # As formatters write it: 1e16, and not 1e+16.
+    return repr(value).replace("e+", "e")
 
 
 def documentation(text: str) -> str:
