@@ -58,8 +58,8 @@ def _traceback_option() -> click.Option:
 class _Command(click.Command):
     """A command with `--traceback`."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, context_settings=dict(CONTEXT), **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(context_settings=dict(CONTEXT), **options)
         self.params.append(_traceback_option())
 
 
