@@ -43,6 +43,7 @@ import anyio
 import pytest
 
 from covet import Covet, Settings
+from covet_migrate.safety import rules
 
 ROOT = Path(__file__).parent.parent.parent
 # What benchmarks and proofs write is a record, not instructions.
@@ -331,6 +332,9 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     for name in os.environ:
         if name.startswith("COVET_"):
             monkeypatch.delenv(name)
+    # A page may add rules, which other tests are not to find.
+    rules.all_rules()
+    monkeypatch.setattr(rules, "_rules", dict(rules._rules))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
