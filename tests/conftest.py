@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +30,25 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Asynchronous tests run on both event loops that the kernel supports."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture(autouse=True)
+def logging_is_left_as_it_was() -> Iterator[None]:
+    """Fails who configures loggers and leaves them so: what later tests read of the log would depend on their order."""
+    before = _loggers()
+    yield
+    after = _loggers()
+    assert {name: how for name, how in after.items() if before.get(name, UNTOUCHED) != how} == {}
+
+
+UNTOUCHED = (logging.NOTSET, True, False, 0)
+
+
+def _loggers() -> dict[str, tuple[int, bool, bool, int]]:
+    """Level, propagation, whether it is disabled, and number of handlers of each logger of Covet, and of the root."""
+    root = logging.getLogger()
+    found = {"": (root.level, root.propagate, root.disabled, root.manager.disable)}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if name.startswith("covet") and isinstance(logger, logging.Logger):
+            found[name] = (logger.level, logger.propagate, logger.disabled, len(logger.handlers))
+    return found

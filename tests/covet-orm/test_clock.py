@@ -116,7 +116,6 @@ async def test_transactions_pools_and_retries_do_not_notice(url: str, clock: Clo
         assert all(pool.stats.in_use == 0 for pool in database.pools())
 
 
-@pytest.mark.parametrize("server", ["mariadb", "sqlite"], indirect=True)
 async def test_commits_are_remembered_by_the_clock_of_the_database(url: str, clock: Clock) -> None:
     """A client whose clock is wrong by years neither forgets the commits of others, nor has its own forgotten."""
     for years in (10, -10, 0):

@@ -26,10 +26,12 @@ from covet_orm import (
 from covet_orm.drivers.mysql import MySQLConnection
 from covet_orm.drivers.postgresql import PostgreSQLConnection
 from covet_orm.transactions import blocks
+from covet_orm.transactions.confirming import mark
 from covet_orm.transactions.uninterrupted import uninterrupted
 
 pytestmark = pytest.mark.anyio
 registry = Registry()
+TABLE_OF_ROWS = "cancelled_row"
 
 
 class Row(Model):
@@ -37,6 +39,7 @@ class Row(Model):
 
     class Meta:
         registry = registry
+        db_table = TABLE_OF_ROWS
 
 
 @pytest.fixture
@@ -219,6 +222,74 @@ async def test_what_became_of_an_uncertain_commit(
     monkeypatch.undo()
     assert await caught.value.resolve() is arrives
     assert await Row.objects.using(database).count() == int(arrives)
+
+
+@pytest.mark.parametrize("server", ["postgresql-15", "postgresql-18"], indirect=True)
+async def test_a_transaction_that_a_crash_took_is_not_taken_for_a_later_one(
+    server: Any, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash, PostgreSQL gives the ids again of transactions of which nothing had come to the disk."""
+    async with transaction_manager.atomic(database, confirm=True):
+        await Row.objects.create(name="before")
+    script = PostgreSQLConnection.script
+
+    async def crash(connection: Any, sql: str) -> None:
+        if sql != "COMMIT":
+            await script(connection, sql)
+            return
+        server.kill()
+        raise ConnectionLost("the server crashed")
+
+    monkeypatch.setattr(PostgreSQLConnection, "script", crash)
+    with pytest.raises(CommitUncertain) as caught:
+        async with transaction_manager.atomic(database, confirm=True):
+            await Row.objects.create(name="taken")
+    monkeypatch.undo()
+    await asyncio.to_thread(server.start)
+    async with Database(url) as again:
+        for number in range(3):
+            await Row.objects.using(again).create(name=f"later {number}")
+    for _ in range(2):
+        assert not await caught.value.resolve(), "asking twice gives the same answer"
+    assert await names() == {"before", "later 0", "later 1", "later 2"}
+
+
+async def test_several_processes_use_it_for_the_first_time_at_once(url: str, server: Any) -> None:
+    async with Database(url) as database:
+        await database.create_all(registry)
+    # A file has one writer at a time, which the others wait for.
+    clients = [Database(url, alias=f"client{number}", max_size=1) for number in range(8)]
+
+    async def write(client: Database) -> None:
+        async with client, transaction_manager.atomic(client, confirm=True):
+            await Row.objects.using(client).create(name=client.alias)
+
+    await asyncio.gather(*map(write, clients))
+    async with Database(url) as database:
+        assert await Row.objects.using(database).count() == 8
+
+
+@pytest.mark.parametrize("server", SERVED, indirect=True)
+async def test_what_is_not_ended_yet_is_waited_for(database: Database) -> None:
+    """The server has not noticed that its client is gone: its transaction may be committed still."""
+    found: list[Any] = []
+
+    async def finish(connection: Any) -> None:
+        await asyncio.sleep(0.3)
+        found.append("ended")
+        await connection.script("COMMIT")
+
+    async with transaction_manager.atomic(database, confirm=True):
+        await Row.objects.create(name="first")
+    connection = await database.connect()
+    await connection.script("BEGIN")
+    await connection.script(f"INSERT INTO {TABLE_OF_ROWS} (name) VALUES ('a')")
+    known = await mark(database, connection)
+    ending = asyncio.create_task(finish(connection))
+    assert await known.resolve(10)
+    assert found == ["ended"]
+    await ending
+    await connection.close()
 
 
 @pytest.mark.parametrize("server", SERVED, indirect=True)

@@ -1,17 +1,18 @@
 """Finding out what became of a transaction whose COMMIT nobody answered.
 
-PostgreSQL remembers the outcome of recent transactions by their id (`pg_xact_status`,
-https://www.postgresql.org/docs/current/functions-info.html). On the others, a row is written in the transaction itself,
-to a table that is looked at afterwards.
+A row is written in the transaction itself, to a table that is looked at afterwards. PostgreSQL also tells the outcome
+of a transaction by its id (`pg_xact_status`), but that is not enough: a server that crashes gives ids again that it had
+given to transactions of which nothing was on disk yet, and then tells what became of the later one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from covet_orm.exceptions import TransactionError
+from covet_orm.exceptions import TransactionError, UniqueViolation
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -23,7 +24,10 @@ TABLE = "covet_commits"
 KEPT = 7 * 24 * 3600
 """Seconds after which a row of the table is of no use to anybody."""
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (id varchar(36) NOT NULL PRIMARY KEY, moment double precision NOT NULL)"
-POLL = 0.05
+CLOCKS = {
+    "postgresql": "extract(epoch FROM clock_timestamp())::float8",
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+}
 
 
 class Mark:
@@ -31,7 +35,7 @@ class Mark:
 
     Args:
         database: where it is.
-        name: its id on PostgreSQL, that of its row elsewhere; None for a transaction that wrote nothing.
+        name: the id of its row; None for a transaction that wrote nothing.
     """
 
     def __init__(self, database: Database, name: str | None) -> None:
@@ -48,8 +52,6 @@ class Mark:
         token = active.set(None)
         try:
             async with asyncio.timeout(timeout):
-                if self.database.kind == "postgresql":
-                    return await self._asked()
                 return await self._looked_up()
         except TimeoutError as error:
             raise TransactionError(
@@ -58,22 +60,21 @@ class Mark:
         finally:
             active.reset(token)
 
-    async def _asked(self) -> bool:
-        while True:
-            status = await self.database.fetch_value("SELECT pg_xact_status($1::text::xid8)", (self.name,))
-            if status == "committed":
-                return True
-            if status == "aborted":
-                return False
-            if status is None:
-                raise TransactionError(f"the server does not remember the transaction {self.name} any more")
-            # The server has not noticed yet that its client is gone.
-            await asyncio.sleep(POLL)
-
     async def _looked_up(self) -> bool:
-        place = "?" if self.database.kind == "sqlite" else "%s"
-        lock = "" if self.database.kind == "sqlite" else " FOR UPDATE"
-        # The lock is had when the other transaction has ended, one way or the other.
+        # Each of them waits for the other transaction to end, one way or the other.
+        kind = self.database.kind
+        if kind == "postgresql":
+            # Only one who writes the same key waits for a row that is not committed yet.
+            async with (
+                self.database.transaction(isolation="read committed", read_only=False),
+                self.database.connection() as connection,
+            ):
+                insert = f"INSERT INTO {TABLE} (id, moment) VALUES ($1, 0) ON CONFLICT DO NOTHING"
+                absent = await connection.execute(insert, (self.name,))
+                if absent:
+                    await connection.execute(f"DELETE FROM {TABLE} WHERE id = $1", (self.name,))
+            return not absent
+        place, lock = ("?", "") if kind == "sqlite" else ("%s", " FOR UPDATE")
         async with self.database.transaction(), self.database.connection() as connection:
             rows = await connection.fetch(f"SELECT id FROM {TABLE} WHERE id = {place}{lock}", (self.name,))
         return bool(rows)
@@ -81,12 +82,17 @@ class Mark:
 
 async def prepare(database: Database) -> None:
     """Make what `mark` needs, before a transaction begins."""
-    if database.kind == "postgresql" or database.texts.get(TABLE):
+    if database.texts.get(TABLE):
         return
     pool = await database.pool_for(reads=False)
     connection = pool.try_acquire() or await pool.acquire()
     try:
-        await connection.script(CREATE)
+        if database.kind != "postgresql":
+            await connection.script(CREATE)
+        elif not (await connection.fetch(f"SELECT to_regclass('{TABLE}') IS NOT NULL"))[0][0]:
+            # Asked first, as who may write need not be allowed to create. Of several at once, one creates it.
+            with suppress(UniqueViolation):
+                await connection.script(CREATE)
         await connection.script(f"DELETE FROM {TABLE} WHERE moment < {_clock(database)} - {KEPT}")
     finally:
         pool.release(connection)
@@ -95,10 +101,14 @@ async def prepare(database: Database) -> None:
 
 async def mark(database: Database, connection: Connection) -> Mark:
     """Note by what a transaction will be known, as its last statement."""
-    if database.kind == "postgresql":
-        rows = await connection.fetch("SELECT pg_current_xact_id_if_assigned()::text")
-        return Mark(database, rows[0][0])
     name = str(uuid.uuid4())
+    if database.kind == "postgresql":
+        written = await connection.execute(
+            f"INSERT INTO {TABLE} (id, moment) SELECT $1, {_clock(database)} "
+            "WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
+            (name,),
+        )
+        return Mark(database, name if written else None)
     place = "?" if database.kind == "sqlite" else "%s"
     await connection.execute(f"INSERT INTO {TABLE} (id, moment) VALUES ({place}, {_clock(database)})", (name,))
     return Mark(database, name)
@@ -106,4 +116,4 @@ async def mark(database: Database, connection: Connection) -> Mark:
 
 def _clock(database: Database) -> str:
     """The time in seconds, by the clock of the database: those of its clients may differ."""
-    return "(julianday('now') - 2440587.5) * 86400.0" if database.kind == "sqlite" else "UNIX_TIMESTAMP(NOW(6))"
+    return CLOCKS.get(database.kind, "UNIX_TIMESTAMP(NOW(6))")
