@@ -41,14 +41,15 @@ def logging_is_left_as_it_was() -> Iterator[None]:
     assert {name: how for name, how in after.items() if before.get(name, UNTOUCHED) != how} == {}
 
 
-UNTOUCHED = (logging.NOTSET, True, False, 0)
+UNTOUCHED = (logging.NOTSET, True, False, 0, 0)
 
 
-def _loggers() -> dict[str, tuple[int, bool, bool, int]]:
-    """Level, propagation, whether it is disabled, and number of handlers of each logger of Covet, and of the root."""
+def _loggers() -> dict[str, tuple[int, bool, bool, int, int]]:
+    """Level, propagation, whether it is disabled, and numbers of handlers and filters of each logger of Covet, and of
+    the root."""
     root = logging.getLogger()
-    found = {"": (root.level, root.propagate, root.disabled, root.manager.disable)}
+    found = {"": (root.level, root.propagate, root.disabled, root.manager.disable, len(root.filters))}
     for name, logger in list(root.manager.loggerDict.items()):
         if name.startswith("covet") and isinstance(logger, logging.Logger):
-            found[name] = (logger.level, logger.propagate, logger.disabled, len(logger.handlers))
+            found[name] = (logger.level, logger.propagate, logger.disabled, len(logger.handlers), len(logger.filters))
     return found

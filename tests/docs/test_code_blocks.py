@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
@@ -335,6 +336,8 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     # A page may add rules, which other tests are not to find.
     rules.all_rules()
     monkeypatch.setattr(rules, "_rules", dict(rules._rules))
+    # It may have the log written somewhere.
+    loggers = {name: _how(logger) for name, logger in _loggers()}
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
@@ -344,6 +347,17 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     for name in set(sys.modules) - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+    for name, logger in _loggers():
+        logger.level, logger.handlers, logger.filters = loggers.get(name, (logging.NOTSET, [], []))
+
+
+def _loggers() -> list[tuple[str, logging.Logger]]:
+    found = list(logging.getLogger().manager.loggerDict.items())
+    return [(name, logger) for name, logger in found if isinstance(logger, logging.Logger)]
+
+
+def _how(logger: logging.Logger) -> tuple[int, list[logging.Handler], list[Any]]:
+    return logger.level, list(logger.handlers), list(logger.filters)
 
 
 @pytest.mark.parametrize("runner", PAGES, ids=lambda page: str(page.relative_to(ROOT)), indirect=True)
