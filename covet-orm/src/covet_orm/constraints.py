@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-from sqlalchemy.dialects.postgresql import ExcludeConstraint
-from sqlalchemy.sql.elements import Grouping
-
+from covet_orm.deferred import postgresql, sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.expressions.base import Expression
 from covet_orm.expressions.conditions import Condition
 from covet_orm.expressions.declaring import unbound
 from covet_orm.fields.options import Deferrable
 from covet_orm.indexes import Definition, Index, Indexed, column_name, without_order
-from covet_orm.models.definitions import DefinedExpression, columns_of
 
 if TYPE_CHECKING:
     from covet_orm.models.options import Options
@@ -117,6 +113,8 @@ class CheckConstraint(Definition):
         self.condition = condition
 
     def attach(self, table: sqlalchemy.Table, options: Options) -> None:
+        from covet_orm.models.definitions import DefinedExpression, columns_of
+
         found = columns_of(self.condition, options.model)
         made = sqlalchemy.CheckConstraint(
             DefinedExpression(self.condition, options.model, found),
@@ -179,6 +177,8 @@ class ExclusionConstraint(Definition):
         )
 
     def attach(self, table: sqlalchemy.Table, options: Options) -> None:
+        from covet_orm.models.definitions import DefinedExpression, columns_of
+
         where = f"{options.model.__qualname__}.Meta: ExclusionConstraint"
         elements: list[tuple[Any, str]] = []
         names: list[str] = []
@@ -191,7 +191,7 @@ class ExclusionConstraint(Definition):
                 found = columns_of(expression, options.model)
                 names += [column.name for column in found]
                 defined = DefinedExpression(expression, options.model, found)
-                elements.append((Grouping(defined), operator))
+                elements.append((sqlalchemy.sql.elements.Grouping(defined), operator))
         arguments: dict[str, Any] = {}
         if self.condition is not None:
             arguments["where"] = DefinedExpression(
@@ -200,7 +200,7 @@ class ExclusionConstraint(Definition):
         if self.deferrable is not None:
             arguments |= {"deferrable": True, "initially": self.deferrable.upper()}
         told = repr(unbound((self.expressions, self.condition, self.method)))
-        made = ExcludeConstraint(
+        made = postgresql.ExcludeConstraint(
             *elements, name=self._named(options, dict.fromkeys(names), told), using=self.method, **arguments
         )
         table.append_constraint(made)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import msgspec
-from sqlalchemy.sql import ClauseElement
 
 from covet.events import listener
 from covet.exceptions import ConfigurationError
@@ -30,6 +29,8 @@ from covet_orm.transactions.options import DEFAULT, BlockOptions, TransactionOpt
 from covet_orm.urls import MEMORY, Target, driver_options, parse_url
 
 if TYPE_CHECKING:
+    from sqlalchemy.sql import ClauseElement
+
     from covet_orm.fields.base import Field
     from covet_orm.models.registry import Registry
     from covet_orm.queries.sources import Source

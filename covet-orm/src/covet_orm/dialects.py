@@ -9,19 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
-
-from sqlalchemy.dialects.mysql import aiomysql, mariadb
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.dialects.sqlite import aiosqlite
-from sqlalchemy.dialects.sqlite.base import SQLiteIdentifierPreparer
-from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.exc import CompileError, InvalidRequestError, UnsupportedCompilationError
-from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.compiler import SQLCompiler
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from covet.settings_schema import nearest
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import NotSupported, QueryError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import Dialect
+    from sqlalchemy.sql import ClauseElement
 
 __all__ = ["KINDS", "Compiled", "Kind", "Processor", "compile_statement", "dialect_of"]
 
@@ -100,7 +96,7 @@ def compile_statement(statement: ClauseElement, kind: str) -> Compiled:
     dialect = _dialects(kind)[1]
     try:
         compiled = statement.compile(dialect=dialect)
-        if not isinstance(compiled, SQLCompiler):
+        if not isinstance(compiled, sqlalchemy.sql.compiler.SQLCompiler):
             raise QueryError(f"a {type(statement).__name__} is no statement with parameters")
         for column in (*(compiled.insert_prefetch or ()), *(compiled.update_prefetch or ())):
             raise QueryError(
@@ -114,11 +110,11 @@ def compile_statement(statement: ClauseElement, kind: str) -> Compiled:
                     f"the list {name!r} is part of the text, by its length; give its values in the statement"
                 )
         expanded = compiled.construct_expanded_state(required, escape_names=False)
-    except UnsupportedCompilationError as error:
+    except sqlalchemy.exc.UnsupportedCompilationError as error:
         raise NotSupported(f"{kind} cannot express this: {error}") from error
     except RecursionError as error:
         raise QueryError("the statement is nested too deeply") from error
-    except (CompileError, InvalidRequestError) as error:
+    except (sqlalchemy.exc.CompileError, sqlalchemy.exc.InvalidRequestError) as error:
         raise QueryError(f"the statement cannot be compiled for {kind}: {error}") from error
     names = tuple(expanded.positiontup or ())
     processors: dict[str, Processor] = {}
@@ -131,26 +127,6 @@ def compile_statement(statement: ClauseElement, kind: str) -> Compiled:
             processors[name] = processor
     defaults = {name: expanded.parameters[name] for name in names if name not in required}
     return Compiled(expanded.statement, names, defaults, processors)
-
-
-class _SQLitePreparer(SQLiteIdentifierPreparer):
-    """Quotes names by backticks.
-
-    SQLite takes a double-quoted name that is no column for a string (https://sqlite.org/quirks.html, section 8), so
-    that a misspelt column gives a wrong answer instead of an error. Backticks always mean a name.
-    """
-
-    def __init__(self, dialect: Dialect) -> None:
-        super().__init__(dialect, initial_quote="`", final_quote="`", escape_quote="`")
-
-
-class _SQLiteStatements(aiosqlite.dialect):
-    """SQLite, for statements: its DDL stays in the usual quotes, which reflection knows."""
-
-    supports_statement_cache = True
-    # `INSERT INTO ... WITH ...`: Python's sqlite3 counts the rows of a statement that begins with INSERT alone.
-    cte_follows_insert = True
-    preparer: type[SQLiteIdentifierPreparer] = _SQLitePreparer
 
 
 RESERVED: Mapping[str, frozenset[str]] = {
@@ -174,26 +150,34 @@ def _dialects(kind: str) -> tuple[Dialect, Dialect]:
 
 
 def _made(kind: str) -> tuple[Dialect, Dialect]:
+    # Each is imported when a database of its kind is used.
     dialect: Dialect
     if kind == "postgresql":
-        dialect = asyncpg.dialect(dbapi=_asyncpg())  # type: ignore[no-untyped-call]
+        from sqlalchemy.dialects.postgresql import asyncpg
+
+        try:
+            # SQLAlchemy makes ranges and bit strings of the driver's classes, where it is installed.
+            driver: Any = asyncpg.dialect.import_dbapi()  # type: ignore[no-untyped-call]
+        except ImportError:
+            driver = None
+        dialect = asyncpg.dialect(dbapi=driver)  # type: ignore[no-untyped-call]
     elif kind == "mysql":
+        from sqlalchemy.dialects.mysql import aiomysql
+
         dialect = aiomysql.dialect()
         # SQLAlchemy learns them from the server's version; without, it would leave out `OF` and say nothing.
         dialect.supports_for_update_of = True
         dialect.use_mysql_for_share = True
     elif kind == "mariadb":
+        from sqlalchemy.dialects.mysql import mariadb
+
         dialect = mariadb.loader("aiomysql")()
     elif kind == "sqlite":
-        return aiosqlite.dialect(), _SQLiteStatements()
+        from sqlalchemy.dialects.sqlite import aiosqlite
+
+        from covet_orm.dialect_sqlite import SQLiteStatements
+
+        return aiosqlite.dialect(), SQLiteStatements()
     else:
         raise QueryError(f"{kind!r} is no database that covet-orm speaks to{nearest(kind, KINDS)}")
     return dialect, dialect
-
-
-def _asyncpg() -> Any:
-    """The driver, where it is installed: SQLAlchemy makes ranges and bit strings of its classes."""
-    try:
-        return asyncpg.dialect.import_dbapi()  # type: ignore[no-untyped-call]
-    except ImportError:
-        return None

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-import sqlalchemy
-from sqlalchemy.sql.elements import Grouping
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import FieldError, ModelError
 from covet_orm.expressions.base import Expression, Ordering
 from covet_orm.expressions.conditions import Condition
 from covet_orm.expressions.declaring import unbound
 from covet_orm.fields.base import Declared
-from covet_orm.models.definitions import DefinedExpression, columns_of
 from covet_orm.models.names import check_name, name_of
 
 if TYPE_CHECKING:
@@ -150,6 +147,8 @@ class Index(Definition):
         return ""
 
     def attach(self, table: sqlalchemy.Table, options: Options) -> None:
+        from covet_orm.models.definitions import DefinedExpression, columns_of
+
         where = f"{options.model.__qualname__}.Meta: {type(self).__name__}"
         elements: list[Any] = []
         columns: list[sqlalchemy.Column[Any]] = []
@@ -167,7 +166,7 @@ class Index(Definition):
                 found = columns_of(bare, options.model)
                 columns += found
                 told.append(repr(unbound(bare)))
-                element = Grouping(DefinedExpression(bare, options.model, found))
+                element = sqlalchemy.sql.elements.Grouping(DefinedExpression(bare, options.model, found))
                 label = f"expression_{position}"
                 opclass = self.opclasses.get("")
             if opclass is not None:

@@ -120,6 +120,14 @@ async def covet_lifespan(app: Covet) -> AsyncIterator[None]:
     debug mode it looks for queries in loops, for tables that are locked in different orders, and for transactions that
     nobody uses."""
     databases = list(_databases(app).values())
+    if databases:
+        from anyio import to_thread
+
+        from covet_orm.dialects import dialect_of
+
+        for kind in {database.kind for database in databases}:
+            # Imports SQLAlchemy, which declaring models does not: the first request would wait for it, and all others.
+            await to_thread.run_sync(dialect_of, kind)
     for database in databases:
         for table in database.store_tables.values():
             try:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.engine.mock import MockConnection
-from sqlalchemy.schema import DropTable
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.dialects import dialect_of
 from covet_orm.drivers.protocol import SessionState
 from covet_orm.exceptions import ForeignKeyViolation, LockTimeout, NotSupported
@@ -19,11 +16,14 @@ from covet_orm.models.registry import registry as default_registry
 from covet_orm.routers import lives_in
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import Dialect
+
     from covet_orm.databases import Database
     from covet_orm.models.instances import Model
     from covet_orm.models.registry import Registry
 
 __all__ = [
+    "OWN_TABLES",
     "check_supported",
     "create_all",
     "create_tables",
@@ -40,6 +40,14 @@ TABLES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
 }
 
+OWN_TABLES = frozenset(
+    (
+        "covet_2pc", "covet_cache", "covet_commits", "covet_heartbeat", "covet_messages", "covet_outbox",
+        "covet_outbox_slots", "covet_sessions",
+    )
+)  # fmt: skip
+"""The tables that covet-orm keeps what it knows in, under their usual names; `Database.store_tables` has those of
+stores under the names that they were given. No model has them, and no migration makes them."""
 LOCK = 0x636F766574
 """The advisory lock of PostgreSQL that those who create tables wait for: "covet" in ASCII."""
 PATIENCE = 60
@@ -138,20 +146,62 @@ def statements(kind: str, tables: Sequence[sqlalchemy.Table], *, create: bool) -
     """
     if not tables:
         return []
-    found: list[str] = []
+    elements: list[Any] = []
     dialect = defining_dialect(kind)
 
     def collect(element: Any, *arguments: Any, **options: Any) -> None:
-        found.append(str(element.compile(dialect=dialect)).strip())
+        elements.append(element)
+        if isinstance(element, sqlalchemy.schema.AddConstraint):
+            # SQLAlchemy would leave it out from now on where its table alone is created.
+            made: Any = element.element
+            made._create_rule = None
 
     if not create and not dialect.supports_alter:
         # There is no order for tables that refer to each other, and none is needed.
-        return [str(DropTable(table).compile(dialect=dialect)).strip() for table in reversed(tables)]
-    connection: Any = MockConnection(dialect, collect)
+        return [str(sqlalchemy.schema.DropTable(table).compile(dialect=dialect)).strip() for table in reversed(tables)]
+    connection: Any = sqlalchemy.engine.mock.MockConnection(dialect, collect)
     metadata = tables[0].metadata
     act = metadata.create_all if create else metadata.drop_all
     act(connection, tables=list(tables), checkfirst=False)
+    found: list[str] = []
+    for are_indexes, group in groupby(elements, lambda one: isinstance(one, sqlalchemy.schema.CreateIndex)):
+        # The indexes of a table are a set, whose order is another one in each process.
+        made = list(group)
+        if are_indexes:
+            made.sort(key=lambda one: str(one.element.name))
+        for one in made:
+            creates = isinstance(one, sqlalchemy.schema.CreateTable)
+            again = _unique_again(one.element) if kind == "postgresql" and creates else []
+            for constraint in again:
+                constraint._create_rule = _apart
+            found.append(str(one.compile(dialect=dialect)).strip())
+            for constraint in again:
+                added = sqlalchemy.schema.AddConstraint(constraint)
+                found.append(str(added.compile(dialect=dialect)).strip())
+                constraint._create_rule = None
     return found
+
+
+def _unique_again(table: sqlalchemy.Table) -> list[Any]:
+    """The constraints of a table that say of columns once more that they are unique. Of two that `CREATE TABLE` has,
+    PostgreSQL makes one alone (`transformIndexConstraints`); so they are added."""
+    keys: list[Any] = [
+        table.primary_key,
+        *(one for one in table.constraints if isinstance(one, sqlalchemy.UniqueConstraint)),
+    ]
+    seen: set[tuple[Any, ...]] = set()
+    found = []
+    for one in sorted(keys, key=lambda one: (one is not table.primary_key, str(one.name))):
+        distinct = not one.dialect_options["postgresql"].get("nulls_not_distinct")
+        told = (*(column.name for column in one.columns), one.deferrable, one.initially, distinct)
+        if told in seen:
+            found.append(one)
+        seen.add(told)
+    return found
+
+
+def _apart(compiler: object) -> bool:
+    return False
 
 
 def check_supported(kind: str, models: Iterable[type[Model]]) -> None:

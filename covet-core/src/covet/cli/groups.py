@@ -202,27 +202,42 @@ def available_commands() -> tuple[dict[str, list[EntryPoint]], str | None]:
 
     selection = Selection.read()
     offered = {}
+    brought = Brought()
     for name, claims in found.items():
-        active = [claim for claim in claims if _takes_part(plugins_of(claim), selection)]
+        active = [claim for claim in claims if _takes_part(brought.plugins_of(claim), selection)]
         if active:
-            offered[name] = _preferred(active, selection.prefer)
+            offered[name] = _preferred(active, selection.prefer, brought)
     return offered, selection.problem
 
 
-def plugins_of(command: EntryPoint) -> list[str]:
-    """The names of the plugins that bring a command: the one whose module holds it, else all of its distribution."""
-    found = _plugins_by_distribution().get(_distribution(command), [])
-    inside = [plugin.name for plugin in found if f"{command.module}.".startswith(f"{plugin.module}.")]
-    return inside or [plugin.name for plugin in found]
+class Brought:
+    """Which plugins bring which commands, by what is installed; that is read once, as reading it takes long."""
 
+    def __init__(self) -> None:
+        from importlib.metadata import entry_points
 
-def _plugins_by_distribution() -> dict[str, list[EntryPoint]]:
-    from importlib.metadata import entry_points
+        self._names: dict[int, tuple[object, str]] = {}
+        self._plugins: dict[str, list[EntryPoint]] = {}
+        for entry_point in entry_points(group="covet.plugins"):
+            self._plugins.setdefault(self._distribution(entry_point), []).append(entry_point)
 
-    plugins: dict[str, list[EntryPoint]] = {}
-    for entry_point in entry_points(group="covet.plugins"):
-        plugins.setdefault(_distribution(entry_point), []).append(entry_point)
-    return plugins
+    def plugins_of(self, command: EntryPoint) -> list[str]:
+        """The names of the plugins that bring a command: the one whose module holds it, else all of its
+        distribution."""
+        found = self._plugins.get(self._distribution(command), [])
+        inside = [plugin.name for plugin in found if f"{command.module}.".startswith(f"{plugin.module}.")]
+        return inside or [plugin.name for plugin in found]
+
+    def _distribution(self, entry_point: EntryPoint) -> str:
+        """The name of the distribution of an entry point, whose metadata is read for the first one of it."""
+        from covet.discovery import describe
+
+        found = entry_point.dist
+        kept = self._names.get(id(found))
+        if kept is None:
+            # With the object, whose id would be another's when it is gone.
+            kept = self._names[id(found)] = found, "".join(describe(found).get("name", [])[:1])
+        return kept[1]
 
 
 def _takes_part(names: list[str], selection: Selection) -> bool:
@@ -232,11 +247,11 @@ def _takes_part(names: list[str], selection: Selection) -> bool:
     )
 
 
-def _preferred(claims: list[EntryPoint], prefer: list[str]) -> list[EntryPoint]:
+def _preferred(claims: list[EntryPoint], prefer: list[str], brought: Brought) -> list[EntryPoint]:
     if len(claims) > 1:
         for name in prefer:
             for claim in claims:
-                if name in plugins_of(claim):
+                if name in brought.plugins_of(claim):
                     return [claim]
     return claims
 
@@ -266,10 +281,6 @@ def load_command(name: str, claims: list[EntryPoint]) -> click.Command:
             f"the command {name!r} of {owner(claim)} is no click command: {claim.value} is {type(loaded).__name__}"
         )
     return loaded
-
-
-def _distribution(entry_point: EntryPoint) -> str:
-    return entry_point.dist.name if entry_point.dist is not None else ""
 
 
 def owner(entry_point: EntryPoint) -> str:

@@ -123,13 +123,14 @@ class Loaded:
 
 
 def _commands_by_plugin() -> dict[str, list[str]]:
-    from covet.cli.groups import plugins_of
+    from covet.cli.groups import Brought
     from covet.plugins import discover_commands
 
     found: dict[str, list[str]] = {}
+    brought = Brought()
     for name, claims in discover_commands().items():
         for claim in claims:
-            for plugin in plugins_of(claim):
+            for plugin in brought.plugins_of(claim):
                 found.setdefault(plugin, []).append(name)
     return found
 

@@ -16,10 +16,14 @@ neither as success nor as failure.
 
 from __future__ import annotations
 
-from covet.resilience.attempts import Attempt, exponential, retry, retrying
+from typing import TYPE_CHECKING, Any
+
 from covet.resilience.circuits import CircuitBreaker
 from covet.resilience.guarding import BulkheadFull, CircuitOpen, ResilienceError, TimeoutExceeded
 from covet.resilience.limits import Bulkhead, bulkhead, timeout
+
+if TYPE_CHECKING:
+    from covet.resilience.attempts import Attempt, exponential, retry, retrying
 
 __all__ = [
     "Attempt",
@@ -35,3 +39,15 @@ __all__ = [
     "retrying",
     "timeout",
 ]
+
+ATTEMPTS = ("Attempt", "exponential", "retry", "retrying")
+
+
+def __getattr__(name: str) -> Any:
+    """Called by Python for what was not imported yet: attempts, for the library that they need."""
+    if name not in ATTEMPTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from covet.resilience import attempts
+
+    value = globals()[name] = getattr(attempts, name)
+    return value

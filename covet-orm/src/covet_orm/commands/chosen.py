@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -104,6 +103,8 @@ def run(work: Callable[[], Coroutine[Any, Any, T]], routers: Sequence[Router] = 
     Raises:
         Failure: a database could not do what it was asked.
     """
+    import asyncio
+
     from covet_orm.exceptions import OrmError
     from covet_orm.routers import routing
 

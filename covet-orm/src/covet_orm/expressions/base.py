@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-import sqlalchemy
-from sqlalchemy import ColumnElement
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import QueryError
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
     from covet_orm.expressions.conditions import Condition
     from covet_orm.fields.base import Declared, Field
     from covet_orm.queries.names import Names

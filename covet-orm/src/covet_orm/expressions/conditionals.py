@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-from sqlalchemy import ColumnElement
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression, as_expression, field_key, is_null
 from covet_orm.expressions.conditions import Condition, Q
@@ -15,6 +13,8 @@ from covet_orm.fields.base import Declared
 from covet_orm.fields.inference import common_field
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
     from covet_orm.fields.base import Field
     from covet_orm.queries.scope import Scope
 

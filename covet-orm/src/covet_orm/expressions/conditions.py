@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-from sqlalchemy import ColumnElement
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
     from covet_orm.fields.base import Field
     from covet_orm.models.relations import Relation
     from covet_orm.queries.lookups import Lookup

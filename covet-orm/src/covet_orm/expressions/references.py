@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import ColumnElement
-
 from covet_orm.expressions.base import Add, Expression
 from covet_orm.expressions.conditions import Condition
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
     from covet_orm.fields.base import Field
     from covet_orm.queries.scope import Scope
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError, NotSupported
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions

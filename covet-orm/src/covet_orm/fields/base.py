@@ -6,9 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast, overload
 
-import sqlalchemy
-
 from covet.settings_schema import nearest
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError
 
 if TYPE_CHECKING:
@@ -73,7 +72,8 @@ class Field(Generic[T]):
       value in a filter goes through;
     - `loader`: where a driver gives something else;
     - `validate`: what is checked of a value that is saved, beyond its type; with `checks_values = True`;
-    - `unsupported`: why a database cannot have the field, where one cannot.
+    - `unsupported`: why a database cannot have the field, where one cannot;
+    - `migrated`: which field stands in migrations for it, where that is another one.
 
     Args:
         null: whether the column may be NULL; its values are then `T | None`.
@@ -214,9 +214,18 @@ class Field(Generic[T]):
 
     def clone(self) -> Field[T]:
         """A field that is declared the same, for another model: what an abstract model hands on."""
-        other = self.__class__.__new__(self.__class__)
+        # Past the class's own way of making one, which notes arguments that are copied here.
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
+
+    def migrated(self) -> Field[Any]:
+        """The field that stands in migrations for this one: itself by default.
+
+        A field of an application may name the one that makes the same column, such as a `CharField`: so its migrations
+        go on to work when its class is changed, moved or gone.
+        """
+        return self
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         """The SQL type, as SQLAlchemy names it."""

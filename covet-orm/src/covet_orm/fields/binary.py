@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-from sqlalchemy.dialects.mysql import LONGBLOB, VARBINARY
-
+from covet_orm.deferred import mysql, sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
@@ -57,7 +55,7 @@ class BinaryField(Field[T]):
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         bounded = self.max_length is not None and self.max_length <= MOST_IN_A_ROW
-        variant: sqlalchemy.types.TypeEngine[Any] = VARBINARY(self.max_length) if bounded else LONGBLOB()
+        variant: sqlalchemy.types.TypeEngine[Any] = mysql.VARBINARY(self.max_length) if bounded else mysql.LONGBLOB()
         return sqlalchemy.LargeBinary().with_variant(variant, "mysql", "mariadb")
 
     def unsupported(self, kind: str) -> str:

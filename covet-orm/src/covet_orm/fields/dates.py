@@ -6,9 +6,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-from sqlalchemy.dialects.mysql import DATETIME, TIME
-
+from covet_orm.deferred import mysql, sqlalchemy
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
 
@@ -79,7 +77,7 @@ class DateTimeField(Field[T]):
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
         return (
             sqlalchemy.DateTime(timezone=self.timezone)
-            .with_variant(DATETIME(fsp=6), "mysql", "mariadb")
+            .with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
             .with_variant(sqlalchemy.Text(), "sqlite")
         )
 
@@ -220,7 +218,11 @@ class TimeField(Field[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return sqlalchemy.Time().with_variant(TIME(fsp=6), "mysql", "mariadb").with_variant(sqlalchemy.Text(), "sqlite")
+        return (
+            sqlalchemy.Time()
+            .with_variant(mysql.TIME(fsp=6), "mysql", "mariadb")
+            .with_variant(sqlalchemy.Text(), "sqlite")
+        )
 
     def to_python(self, value: Any) -> T:
         return cast("T", self._exact(value))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import DataError, ModelError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions

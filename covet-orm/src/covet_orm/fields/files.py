@@ -8,9 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 from uuid import uuid4
 
-import sqlalchemy
-
 from covet.objects import ObjectInfo, ObjectReader, ObjectStoreError, Presigning, get_object_store
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import sqlalchemy
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import Convert, Field

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-from sqlalchemy.dialects.postgresql import HSTORE
-
+from covet_orm.deferred import postgresql, sqlalchemy
 from covet_orm.exceptions import NotSupported
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
@@ -47,7 +45,7 @@ class HStoreField(Field[T]):
         def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return HSTORE()
+        return postgresql.HSTORE()
 
     def unsupported(self, kind: str) -> str:
         return ONLY_POSTGRESQL if kind != "postgresql" else ""
@@ -78,5 +76,5 @@ def hstore_text(value: Any) -> str:
     """The text of a value as PostgreSQL writes it: for the definition of a table."""
     from covet_orm.dialects import dialect_of
 
-    written: Any = HSTORE().bind_processor(dialect_of("postgresql"))
+    written: Any = postgresql.HSTORE().bind_processor(dialect_of("postgresql"))
     return cast("str", written(value))

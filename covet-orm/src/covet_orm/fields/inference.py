@@ -11,8 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 from uuid import UUID
 
-import sqlalchemy
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import QueryError
 from covet_orm.fields.arrays import ArrayField
 from covet_orm.fields.base import Convert, Field
@@ -216,8 +215,8 @@ def family(field: Field[Any]) -> Family:
         if isinstance(field, known):
             return name
     column_type = field.column_type()
-    for types, name in TYPES:
-        if isinstance(column_type, types):
+    for type_name, name in TYPES:
+        if isinstance(column_type, getattr(sqlalchemy, type_name)):
             return name
     return "other"
 
@@ -239,21 +238,22 @@ FIELDS: tuple[tuple[type[Field[Any]], Family], ...] = (
     (DecimalField, "decimal"),
 )
 
-TYPES: tuple[tuple[type[Any] | tuple[type[Any], ...], Family], ...] = (
-    (sqlalchemy.JSON, "json"),
-    (sqlalchemy.ARRAY, "array"),
-    (sqlalchemy.String, "text"),
-    (sqlalchemy.Integer, "integer"),
-    (sqlalchemy.Float, "float"),
-    (sqlalchemy.Numeric, "decimal"),
-    (sqlalchemy.Boolean, "boolean"),
-    (sqlalchemy.DateTime, "datetime"),
-    (sqlalchemy.Date, "date"),
-    (sqlalchemy.Time, "time"),
-    (sqlalchemy.Interval, "duration"),
-    (sqlalchemy.LargeBinary, "binary"),
-    (sqlalchemy.Uuid, "uuid"),
+TYPES: tuple[tuple[str, Family], ...] = (
+    ("JSON", "json"),
+    ("ARRAY", "array"),
+    ("String", "text"),
+    ("Integer", "integer"),
+    ("Float", "float"),
+    ("Numeric", "decimal"),
+    ("Boolean", "boolean"),
+    ("DateTime", "datetime"),
+    ("Date", "date"),
+    ("Time", "time"),
+    ("Interval", "duration"),
+    ("LargeBinary", "binary"),
+    ("Uuid", "uuid"),
 )
+"""Types of SQLAlchemy, by their names: the first that a column's type is one of counts."""
 
 
 def decimal_places(field: Field[Any]) -> int:

@@ -7,10 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 import msgspec
-import sqlalchemy
-from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects.postgresql import JSONB
 
+from covet_orm.deferred import mysql, postgresql, sqlalchemy
 from covet_orm.exceptions import DataError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
@@ -66,7 +64,11 @@ class JSONField(Field[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return sqlalchemy.Text().with_variant(JSONB(), "postgresql").with_variant(mysql.JSON(), "mysql", "mariadb")
+        return (
+            sqlalchemy.Text()
+            .with_variant(postgresql.JSONB(), "postgresql")
+            .with_variant(mysql.JSON(), "mysql", "mariadb")
+        )
 
     def unsupported(self, kind: str) -> str:
         if kind in ("mysql", "mariadb") and (self.unique or self.db_index or self.primary_key):

@@ -5,10 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-from sqlalchemy.dialects.mysql import VARCHAR
-from sqlalchemy.dialects.postgresql import INET
-
+from covet_orm.deferred import mysql, postgresql, sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
@@ -55,9 +52,11 @@ class IPAddressField(Field[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        ascii_text = VARCHAR(LONGEST, charset="ascii", collation="ascii_bin")
+        ascii_text = mysql.VARCHAR(LONGEST, charset="ascii", collation="ascii_bin")
         return (
-            sqlalchemy.String(LONGEST).with_variant(INET(), "postgresql").with_variant(ascii_text, "mysql", "mariadb")
+            sqlalchemy.String(LONGEST)
+            .with_variant(postgresql.INET(), "postgresql")
+            .with_variant(ascii_text, "mysql", "mariadb")
         )
 
     def to_python(self, value: Any) -> T:

@@ -6,8 +6,7 @@ import math
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions

@@ -6,9 +6,7 @@ import datetime as dt
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-from sqlalchemy.dialects.postgresql import DATERANGE, INT4RANGE, INT8RANGE, NUMRANGE, TSRANGE, TSTZRANGE
-
+from covet_orm.deferred import postgresql, sqlalchemy
 from covet_orm.exceptions import NotSupported
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.dates import DateField, DateTimeField
@@ -136,7 +134,7 @@ class IntegerRangeField(RangeField[T]):
         def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return INT4RANGE()
+        return postgresql.INT4RANGE()
 
 
 class BigIntegerRangeField(RangeField[T]):
@@ -158,7 +156,7 @@ class BigIntegerRangeField(RangeField[T]):
         def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return INT8RANGE()
+        return postgresql.INT8RANGE()
 
 
 class _End(DecimalField[Decimal]):
@@ -206,7 +204,7 @@ class DecimalRangeField(RangeField[T]):
         def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return NUMRANGE()
+        return postgresql.NUMRANGE()
 
 
 class DateRangeField(RangeField[T]):
@@ -228,7 +226,7 @@ class DateRangeField(RangeField[T]):
         def __init__(self, *, null: bool = False, **options: Any) -> None: ...
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return DATERANGE()
+        return postgresql.DATERANGE()
 
 
 class DateTimeRangeField(RangeField[T]):
@@ -260,7 +258,7 @@ class DateTimeRangeField(RangeField[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return TSTZRANGE() if self.timezone else TSRANGE()
+        return postgresql.TSTZRANGE() if self.timezone else postgresql.TSRANGE()
 
 
 def range_text(value: Any) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-import sqlalchemy
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.expressions.base import Expression
 from covet_orm.fields.base import UNSET, Convert, Field

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 from urllib.parse import urlsplit
 
-import sqlalchemy
-from sqlalchemy.dialects.mysql import LONGTEXT
-
+from covet_orm.deferred import mysql, sqlalchemy
 from covet_orm.exceptions import ModelError
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
@@ -28,9 +27,16 @@ MOST_IN_POSTGRESQL = 10_485_760
 
 # What an <input type=email> takes (WHATWG HTML, "Valid e-mail address"), and letters of every script (RFC 6531).
 LABEL = r"[a-zA-Z0-9\u0080-\U0010ffff](?:[a-zA-Z0-9\u0080-\U0010ffff-]{0,61}[a-zA-Z0-9\u0080-\U0010ffff])?"
-EMAIL = re.compile(rf"[a-zA-Z0-9\u0080-\U0010ffff.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{LABEL}(?:\.{LABEL})*")
+EMAIL = rf"[a-zA-Z0-9\u0080-\U0010ffff.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{LABEL}(?:\.{LABEL})*"
 SLUG = re.compile(r"[a-zA-Z0-9_-]+")
 UNICODE_SLUG = re.compile(r"[\w-]+")
+
+
+@cache
+def _email() -> re.Pattern[str]:
+    """The pattern of addresses; compiled when the first one is checked, as that takes as long as importing half of the
+    fields."""
+    return re.compile(EMAIL)
 
 
 class TextField(Field[T]):
@@ -46,7 +52,7 @@ class TextField(Field[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return sqlalchemy.Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+        return sqlalchemy.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
     def unsupported(self, kind: str) -> str:
         return _no_index(self, kind)
@@ -95,7 +101,7 @@ class CharField(Field[T]):
         return (
             column_type
             if self.max_length <= MOST_IN_A_ROW
-            else column_type.with_variant(LONGTEXT(), "mysql", "mariadb")
+            else column_type.with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
         )
 
     def unsupported(self, kind: str) -> str:
@@ -158,7 +164,7 @@ class EmailField(CharField[T]):
         _bounded(self, max_length=max_length, null=null, **options)
 
     def malformed(self, value: str) -> str:
-        return "" if EMAIL.fullmatch(value) else f"{value!r:.100} is no e-mail address"
+        return "" if _email().fullmatch(value) else f"{value!r:.100} is no e-mail address"
 
 
 class URLField(CharField[T]):

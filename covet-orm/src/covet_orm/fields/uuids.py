@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
-import sqlalchemy
-from sqlalchemy.dialects.mysql import BINARY
-
+from covet_orm.deferred import mysql, sqlalchemy
 from covet_orm.fields.base import Convert, Field
 from covet_orm.fields.options import FieldOptions
 
@@ -33,7 +31,11 @@ class UUIDField(Field[T]):
         Field.__init__(self, null=null, **options)
 
     def column_type(self) -> sqlalchemy.types.TypeEngine[Any]:
-        return sqlalchemy.Uuid().with_variant(BINARY(16), "mysql", "mariadb").with_variant(sqlalchemy.Text(), "sqlite")
+        return (
+            sqlalchemy.Uuid()
+            .with_variant(mysql.BINARY(16), "mysql", "mariadb")
+            .with_variant(sqlalchemy.Text(), "sqlite")
+        )
 
     def to_python(self, value: Any) -> T:
         return cast("T", self._exact(value))

@@ -1,4 +1,8 @@
-"""The constructor of a model, generated once: `User(name="Ada", age=36)` costs little more than the assignments."""
+"""The constructor of a model, generated once: `User(name="Ada", age=36)` costs little more than the assignments.
+
+It is generated when the first object is made. That takes as long as the rest of declaring a model, and a program that
+writes migrations, or answers requests of a few models, makes objects of none or few of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,23 @@ from covet_orm.fields.base import DB_DEFAULT, UNSET
 if TYPE_CHECKING:
     from covet_orm.models.options import Options
 
-__all__ = ["constructor"]
+__all__ = ["Constructor", "constructor"]
+
+
+class Constructor:
+    """What a model has as its `__init__` until somebody calls it or looks at it."""
+
+    __slots__ = ("options",)
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        made = constructor(self.options)
+        model: Any = self.options.model
+        # In its own place, so that from the second call on the model has a plain function there.
+        model.__init__ = made
+        return made.__get__(instance, owner)
 
 
 def constructor(options: Options) -> Callable[..., None]:

@@ -153,6 +153,9 @@ def _literal(value: Any, field: Field[Any], kind: str, *, array_of: bool = False
     if isinstance(value, (bytes, bytearray, memoryview)):
         # Digits and letters alone, whatever the bytes are.
         digits = bytes(value).hex()
+        if kind in ("mysql", "mariadb"):
+            # They keep the default of a column as text, and bytes that are none would be lost; an expression stays.
+            return sqlalchemy.literal_column(f"(unhex('{digits}'))")
         return sqlalchemy.literal_column(f"'\\x{digits}'::bytea" if kind == "postgresql" else f"X'{digits}'")
     column_type: Any = field.column_type()
     if isinstance(value, list):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import sqlalchemy
-
 from covet_orm.exceptions import FieldNotLoaded, ModelError
 from covet_orm.models.copying import copied, deep_copied, restore, state_of
 from covet_orm.models.managers import ManagerDescriptor
@@ -14,6 +12,8 @@ from covet_orm.models.metaclass import ModelMeta
 from covet_orm.relations.descriptors import not_loaded
 
 if TYPE_CHECKING:
+    import sqlalchemy
+
     from covet_orm.databases import Database
     from covet_orm.exceptions import MultipleObjectsReturned, ObjectDoesNotExist
     from covet_orm.models.options import Options

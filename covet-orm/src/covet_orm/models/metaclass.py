@@ -11,18 +11,17 @@ import keyword
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-
-from covet_orm.exceptions import ModelError, MultipleObjectsReturned, ObjectDoesNotExist
+from covet_orm.exceptions import ModelError
 from covet_orm.fields.base import Field
 from covet_orm.fields.numbers import BigAutoField
 from covet_orm.models.annotations import annotated_fields
-from covet_orm.models.construction import constructor
+from covet_orm.models.construction import Constructor
+from covet_orm.models.errors import errors_of_model
 from covet_orm.models.inheritance import inherit, parent_link_name
 from covet_orm.models.options import Options
 
 if TYPE_CHECKING:
-    pass
+    import sqlalchemy
 
 __all__ = ["ModelMeta"]
 
@@ -63,6 +62,8 @@ class ModelMeta(type):
             )
         slots = [] if abstract or proxy else _slots(fields, concrete)
         namespace["__slots__"] = tuple(slots)
+        if not abstract:
+            namespace |= errors_of_model()
         metaclass: Any = _metaclass(name, parents, own_expressions=not abstract)
         try:
             model: Any = type.__new__(metaclass, name, bases, namespace, **kwargs)
@@ -109,13 +110,6 @@ class _Builder:
     def build(self) -> None:
         """In the order that things depend on each other."""
         model = self.model
-        for kind, base in (("DoesNotExist", ObjectDoesNotExist), ("MultipleObjectsReturned", MultipleObjectsReturned)):
-            error = type(
-                kind,
-                (base if self.parent is None else getattr(self.parent, kind),),
-                {"__module__": model.__module__, "__qualname__": f"{model.__qualname__}.{kind}"},
-            )
-            setattr(model, kind, error)
         if self.parent is not None:
             self.fields = inherit(self.options, self.parent._meta, self.fields, self._take)
         own = [field.clone() for field in self.fields.values()]
@@ -127,7 +121,7 @@ class _Builder:
         for field, name in zip(own, self.fields, strict=True):
             field.contribute(model, name)
             self._take(field)
-        model.__init__ = constructor(self.options)
+        model.__init__ = Constructor(self.options)
         self.options.registry.add(model)
         for field in [*self.options.fields, *self.options.many_to_many]:
             if field.model is model:
@@ -156,6 +150,8 @@ def _metaclass(name: str, parents: list[ModelMeta], *, own_expressions: bool) ->
 
 
 def _check_field_name(model: str, name: str) -> None:
+    if name in _fine:
+        return
     if name.startswith("_") or name.endswith("_") or "__" in name or name == "pk":
         raise ModelError(
             f"{model}.{name}: a field's name neither begins nor ends with an underscore, holds no two in a row (they "
@@ -170,6 +166,11 @@ def _check_field_name(model: str, name: str) -> None:
             f"{model}.{name} would hide Model.{name}; give the field another name, and db_column={name!r} if the "
             "column is called so"
         )
+    _fine.add(name)
+
+
+_fine: set[str] = set()
+"""Names of fields that were checked: most models have some that others have."""
 
 
 def _constant(value: Any) -> Callable[[Any], Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covet.settings_schema import nearest
@@ -284,6 +285,7 @@ def _app_label(module: str) -> str:
     return packages[-1] if packages else ""
 
 
+@lru_cache(maxsize=4096)
 def usual_table(app_label: str, name: str) -> str:
     """The name of the table of a model that gives it none: `blog_blog_post` for `BlogPost` of `blog`."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

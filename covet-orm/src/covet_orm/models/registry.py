@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-from sqlalchemy import schema
-
 from covet.settings_schema import nearest
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import ModelError
 
 if TYPE_CHECKING:
@@ -27,11 +26,16 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self.metadata = sqlalchemy.MetaData()
         self._models: dict[str, type[Model]] = {}
-        # By table, so that what declaring a model costs does not depend on how many there are.
+        # By class name and by table, so that what declaring a model costs does not depend on how many there are.
+        self._named: dict[str, list[type[Model]]] = {}
         self._tables: dict[str, type[Model]] = {}
         self._waiting: dict[str, list[tuple[str, Resolved]]] = {}
+
+    @cached_property
+    def metadata(self) -> sqlalchemy.MetaData:
+        """The tables that were made until now, as SQLAlchemy has them."""
+        return sqlalchemy.MetaData()
 
     def add(self, model: type[Model]) -> None:
         """Register a model.
@@ -57,6 +61,11 @@ class Registry:
             # The same class once more: a module that is loaded again, a function that is called again.
             self._forget(there)
         self._models[label] = model
+        named = self._named.setdefault(model.__name__, [])
+        if there is None:
+            named.append(model)
+        else:
+            named[named.index(there)] = model
         if not options.proxy:
             self._tables[options.db_table] = model
         for name in (label, model.__name__):
@@ -71,7 +80,7 @@ class Registry:
         """
         found = self._find(name, beside)
         if found is None:
-            known = {*self._models, *(model.__name__ for model in self._models.values())}
+            known = {*self._models, *self._named}
             raise ModelError(f"no model is called {name!r}{nearest(name, known)}")
         return found
 
@@ -86,7 +95,7 @@ class Registry:
     def _find(self, name: str, beside: type[Model] | None) -> type[Model] | None:
         if name in self._models:
             return self._models[name]
-        named = [model for model in self._models.values() if model.__name__ == name]
+        named = self._named.get(name, [])
         if len(named) > 1 and beside is not None:
             named = [model for model in named if model._meta.app_label == beside._meta.app_label] or named
         if len(named) > 1:
@@ -119,7 +128,7 @@ class Registry:
             if not model._meta.proxy:
                 model.__table__  # noqa: B018 - made at first use
         known = list(self.metadata.tables.values())
-        ordered: Any = schema.sort_tables_and_constraints(known)  # type: ignore[no-untyped-call]
+        ordered: Any = sqlalchemy.schema.sort_tables_and_constraints(known)  # type: ignore[no-untyped-call]
         # Where tables refer to each other there is no such order; this one is the same every time.
         return [table for table, _ in ordered if table is not None]
 
@@ -132,7 +141,8 @@ class Registry:
     def _forget(self, model: type[Model]) -> None:
         if self._tables.get(model._meta.db_table) is model:
             del self._tables[model._meta.db_table]
-        table = self.metadata.tables.get(model._meta.db_table)
+        # Looked at where it is there: before the first table is made there is none to be forgotten.
+        table = self.metadata.tables.get(model._meta.db_table) if "metadata" in vars(self) else None
         if table is not None and not model._meta.proxy:
             self.metadata.remove(table)
         model._meta.forget_relations()

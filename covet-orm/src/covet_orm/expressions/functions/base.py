@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-import sqlalchemy
-from sqlalchemy import ColumnElement
-
+from covet_orm.deferred import sqlalchemy
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Add, Expression, field_key, is_null, named_expression
 from covet_orm.fields.inference import common_field
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
     from covet_orm.fields.base import Field
     from covet_orm.queries.scope import Scope
 
