@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import sqlalchemy
-
 from covet_migrate.actions.actions import Action
+from covet_orm.deferred import sqlalchemy
 
 __all__ = ["Call", "RebuildTable", "Statement", "Step"]
 

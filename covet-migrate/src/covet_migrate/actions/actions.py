@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy
+from covet_orm.deferred import sqlalchemy
 
 __all__ = [
     "Action",
@@ -42,10 +42,12 @@ class Execute(Action):
     Attributes:
         sql: one statement, its text as it is.
         params: values of its placeholders.
+        tables: those of which it is known that it keeps writers away from them, or everybody where it drops something.
     """
 
     sql: str
     params: tuple[Any, ...] = ()
+    tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +56,11 @@ class Online(Action):
 
     Attributes:
         actions: the changes; what is a step already stays as it is.
-        batch: how many rows get their values at a time.
+        batch: how many rows get their values at a time, at the most.
     """
 
     actions: tuple[Any, ...]
-    batch: int = 2000
+    batch: int = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,13 @@ class TableAction(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateTable(TableAction):
-    """Create a table, with its columns, constraints, indexes and comments."""
+    """Create a table, with its columns, constraints, indexes and comments.
+
+    Attributes:
+        later: the names of foreign keys that are added afterwards.
+    """
+
+    later: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import sqlalchemy
-from sqlalchemy.schema import CreateColumn, CreateIndex
-
 from covet_migrate.actions.actions import (
     Action,
     AddColumn,
@@ -28,13 +25,13 @@ from covet_migrate.actions.actions import (
     RenameTable,
     SetTableComment,
 )
-from covet_migrate.actions.columns import alone
+from covet_migrate.actions.columns import alone, form_of_time
+from covet_orm.deferred import sqlalchemy
 from covet_orm.schema import defining_dialect
 
 __all__ = ["Texts", "column_text", "compare_tables", "constraints_of", "indexes_of"]
 
-Fill = Mapping[str, sqlalchemy.ColumnElement[Any]]
-DROPPED_FIRST = (sqlalchemy.ForeignKeyConstraint, sqlalchemy.CheckConstraint)
+Fill = Mapping[str, "sqlalchemy.ColumnElement[Any]"]
 
 
 def compare_tables(
@@ -62,7 +59,7 @@ def compare_tables(
     actions: list[Action] = []
     if before.name != after.name:
         actions.append(RenameTable(table=after, before=before))
-    texts = Texts(kind, {**(tables or {}), before.name: after.name, **renamed})
+    texts = Texts(kind, renamed, {**(tables or {}), before.name: after.name})
     there = {renamed.get(column.name, column.name): column for column in before.columns}
     remade = _remade(there, after, texts)
     kept = {old: new for old, new in renamed.items() if new not in remade}
@@ -82,9 +79,10 @@ def compare_tables(
     actions += [RenameConstraint(table=after, constraint=new, before=old) for old, new in renamed_constraints]
     actions += [RenameIndex(table=after, index=new, before=str(old.name)) for old, new in renamed_indexes]
     leaving, coming = constraints
+    first = (sqlalchemy.ForeignKeyConstraint, sqlalchemy.CheckConstraint)
     actions += [
         DropConstraint(table=after, constraint=one)
-        for one in sorted(leaving, key=lambda one: not isinstance(one, DROPPED_FIRST))
+        for one in sorted(leaving, key=lambda one: not isinstance(one, first))
     ]
     actions += [DropIndex(table=after, index=one) for one in indexes[0]]
     actions += _columns(there, after, texts, remade, fill)
@@ -220,15 +218,17 @@ class Texts:
 
     Args:
         kind: `postgresql`, `mysql`, `mariadb` or `sqlite`.
-        renamed: names of columns and tables, with what they are called afterwards.
+        renamed: names of columns, with what they are called afterwards.
+        tables: names of tables, in the same way.
     """
 
-    def __init__(self, kind: str, renamed: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, renamed: Mapping[str, str], tables: Mapping[str, str] | None = None) -> None:
         self.kind = kind
         self.dialect: Any = defining_dialect(kind)
         compiler: Any = self.dialect.ddl_compiler
         self.compiler = compiler(self.dialect, None)
         self.renamed = {old: new for old, new in renamed.items() if old != new}
+        self.tables = {old: new for old, new in (tables or {}).items() if old != new}
         self.quote = self.dialect.identifier_preparer.quote
 
     def constraint(self, one: sqlalchemy.Constraint, *, old: bool = False) -> str:
@@ -239,14 +239,18 @@ class Texts:
 
     def index(self, one: sqlalchemy.Index, *, old: bool = False) -> str:
         """An index."""
-        text = str(CreateIndex(one).compile(dialect=self.dialect))
+        text = str(sqlalchemy.schema.CreateIndex(one).compile(dialect=self.dialect))
         head, _, rest = text.partition(f" {self.quote(str(one.name))} ON ")
-        return f"{head} ON {self._renamed(rest) if old else rest}"
+        rest = f" ON {rest}"
+        return f"{head}{self._renamed(rest) if old else rest}"
 
     def changes(self, old: sqlalchemy.Column[Any], new: sqlalchemy.Column[Any]) -> set[str]:
         """What differs between two columns."""
         found = set()
         if old.type.compile(self.dialect) != new.type.compile(self.dialect):
+            found.add("type")
+        if self.kind == "sqlite" and form_of_time(old) != form_of_time(new):
+            # Both are text there, and what is written in it is not the same.
             found.add("type")
         if bool(old.nullable) != bool(new.nullable):
             found.add("null")
@@ -281,13 +285,19 @@ class Texts:
         def put(match: re.Match[str]) -> str:
             word = match.group()
             name = _name(word)
-            return word if name is None or name not in self.renamed else self.quote(self.renamed[name])
+            # A column may be called as a table is.
+            names = self.tables if OF_A_TABLE.search(text, 0, match.start()) is not None else self.renamed
+            return word if name is None or name not in names else self.quote(names[name])
 
-        return WORD.sub(put, text) if self.renamed else text
+        return WORD.sub(put, text) if self.renamed or self.tables else text
 
 
 WORD = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|[^\W\d][\w$]*""")
 """A literal, a quoted name, or a word."""
+
+
+OF_A_TABLE = re.compile(r"(?:^ ON|\bREFERENCES) $")
+"""What stands before the name of a table."""
 
 
 def _name(word: str) -> str | None:
@@ -299,4 +309,4 @@ def _name(word: str) -> str | None:
 
 def column_text(column: sqlalchemy.Column[Any], kind: str) -> str:
     """A column as it stands in `CREATE TABLE`."""
-    return str(CreateColumn(column).compile(dialect=defining_dialect(kind)))
+    return str(sqlalchemy.schema.CreateColumn(column).compile(dialect=defining_dialect(kind)))

@@ -50,7 +50,7 @@ def option_changes(state: State, before: ModelState, after: ModelState, gone: Co
         gone: the names of fields that are removed meanwhile, also of those that come again.
     """
     changes = OptionChanges()
-    if before.options == {} == after.options:
+    if same(before.options, after.options) and not gone:
         return changes
     _together(before, after, gone, changes)
     for option in ("indexes", "constraints"):

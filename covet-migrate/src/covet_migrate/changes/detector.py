@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from covet.settings_schema import nearest
 from covet_migrate.changes.creation import circles, created
 from covet_migrate.changes.definitions import option_changes
 from covet_migrate.changes.detected import Detected, targets
 from covet_migrate.changes.fields import field_changes, names_in, removing
+from covet_migrate.changes.keys import check_key, key_of, replaces_key
 from covet_migrate.changes.questions import Questions
 from covet_migrate.changes.renames import Said, renamed_fields, renamed_models
 from covet_migrate.exceptions import MigrationError
@@ -17,6 +19,7 @@ from covet_migrate.operations.base import Operation
 from covet_migrate.operations.fields import AddField, FieldOperation, RemoveField
 from covet_migrate.operations.models import DeleteModel, RenameModel
 from covet_migrate.state.models import ModelState, State
+from covet_orm import Field
 from covet_orm.models.options import usual_table
 
 __all__ = ["Changes", "detect"]
@@ -89,6 +92,7 @@ def detect(before: State, after: State, questions: Questions, apps: Collection[s
     for label in sorted(state.models):
         then = after.models.get(label)
         if then is not None and then is not state.models[label]:
+            check_key(state.models[label], then, state, after)
             phases.compare(state, state.models[label], then, questions)
     phases.create(new)
     phases.delete(gone, state, after)
@@ -103,6 +107,7 @@ class _Phases:
         self.renamed = renamed
         self.definitions_removed: list[Detected] = []
         self.fields_removed: list[Detected] = []
+        self.columns: list[Detected] = []
         self.deleted_early: list[Detected] = []
         self.tables: list[Detected] = []
         self.created: list[Detected] = []
@@ -116,14 +121,24 @@ class _Phases:
         self.deleted: list[Detected] = []
 
     def ordered(self) -> list[Detected]:
+        # What refers to a key that was one of several columns comes when it is one of a single column.
+        composed = {one.label for one in self.keys_composed_before}
+        first: list[Detected] = []
+        later: list[Detected] = []
+        for one in self.created:
+            waits = not composed.isdisjoint(one.needs)
+            composed |= {one.label} if waits else set()
+            (later if waits else first).append(one)
         return [
             *self.renamed,
             *self.definitions_removed,
             *self.fields_removed,
+            *self.columns,
             *self.deleted_early,
             *self.tables,
-            *self.created,
+            *first,
             *self.keys_composed_before,
+            *later,
             *self.keys,
             *self.added,
             *self.altered,
@@ -139,12 +154,13 @@ class _Phases:
         options = option_changes(state, before, after, fields.gone)
         self.definitions_removed += options.removed
         self.fields_removed += fields.removed
+        self.columns += fields.columns
         self.tables += options.table
         # A key of several columns is not referred to: any longer, or yet.
-        if _is_composed(before):
+        if len(key_of(before)) > 1 or replaces_key(before, after):
             self.keys_composed_before += fields.keys
         else:
-            (self.keys_composed if _is_composed(after) else self.keys).extend(fields.keys)
+            (self.keys_composed if len(key_of(after)) > 1 else self.keys).extend(fields.keys)
         self.added += [one for one in fields.added if not _is_computed(one)]
         self.computed += [one for one in fields.added if _is_computed(one)]
         self.altered += fields.altered
@@ -230,7 +246,12 @@ def _deletions(state: State, models: list[ModelState]) -> list[Detected]:
     deletions: list[Detected] = []
     for circle in circles(links):
         members = frozenset(circle)
-        for label in sorted(circle):
+        # What is left in a circle when the fields that close it are gone is keys that refer to other keys.
+        keys = {
+            label: sorted(members.intersection(targets(by_label[label], _key_fields(by_label[label]))))
+            for label in sorted(circle)
+        }
+        for label in (one for each in circles(keys) for one in each):
             model = by_label[label]
             if len(circle) > 1:
                 fields += _links_removed(state, model, members - {label})
@@ -240,6 +261,10 @@ def _deletions(state: State, models: list[ModelState]) -> list[Detected]:
                 Detected(model.app, DeleteModel(model.name), label, changes=True, needs=needs, loses=loses)
             )
     return [*fields, *reversed(deletions)]
+
+
+def _key_fields(model: ModelState) -> list[Field[Any]]:
+    return [one for one in model.fields.values() if one.primary_key]
 
 
 def _links_removed(state: State, model: ModelState, members: frozenset[str]) -> list[Detected]:
@@ -268,11 +293,6 @@ def _is_field(one: Detected) -> bool:
 
 def _is_computed(one: Detected) -> bool:
     return isinstance(one.operation, AddField) and one.operation.field.generated
-
-
-def _is_composed(model: ModelState) -> bool:
-    """Whether a model has a key of several columns."""
-    return sum(one.primary_key for one in model.fields.values()) > 1
 
 
 def _restricted(before: State, after: State, apps: Iterable[str]) -> State:

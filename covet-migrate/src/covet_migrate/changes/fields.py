@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from covet_migrate.changes.columns import handed_on
 from covet_migrate.changes.detected import Detected, targets
+from covet_migrate.changes.keys import counts, gains_first, uncounted
 from covet_migrate.changes.questions import Fill, Questions, Reason
 from covet_migrate.operations.fields import AddField, AlterField, RemoveField
 from covet_migrate.state.declarations import same
@@ -25,6 +27,7 @@ class FieldChanges:
     Attributes:
         gone: the names of the fields that are removed, also of those that are added anew.
         removed: the operations that remove fields.
+        columns: those that give columns another name, as another field is to have theirs.
         keys: those that change which fields the primary key has.
         added: those that add fields.
         altered: those that alter fields.
@@ -32,6 +35,7 @@ class FieldChanges:
 
     gone: set[str] = field(default_factory=set)
     removed: list[Detected] = field(default_factory=list)
+    columns: list[Detected] = field(default_factory=list)
     keys: list[Detected] = field(default_factory=list)
     added: list[Detected] = field(default_factory=list)
     altered: list[Detected] = field(default_factory=list)
@@ -45,6 +49,11 @@ def field_changes(before: ModelState, after: ModelState, questions: Questions) -
         MigrationError: what was said does not fit.
     """
     changes = FieldChanges()
+    if before.fields.keys() == after.fields.keys() and all(
+        after.fields[name] is one for name, one in before.fields.items()
+    ):
+        # As of nearly every model, nearly every time.
+        return changes
     altered: list[str] = []
     for name, old in before.fields.items():
         new = after.fields.get(name)
@@ -66,32 +75,64 @@ def field_changes(before: ModelState, after: ModelState, questions: Questions) -
     # A generated column goes before those that it is computed of, and comes after them.
     gone = sorted(changes.gone, key=lambda name: (not before.fields[name].generated, name))
     come = [name for name in after.fields if name not in before.fields or name in changes.gone]
-    gaining: list[Detected] = []
-    losing: list[Detected] = []
+    handed = handed_on(before, after, altered, changes.gone)
+    changes.columns = [one for _, one, _ in handed]
+    freed = {name: field for name, _, field in handed}
+    gaining: list[tuple[str, Detected]] = []
+    losing: list[tuple[str, Detected]] = []
     for name in gone:
-        (losing if before.fields[name].primary_key else changes.removed).append(removing(before, name))
+        one = removing(before, name)
+        if before.fields[name].primary_key:
+            losing.append((name, one))
+        else:
+            changes.removed.append(one)
     for name in sorted(come, key=lambda name: after.fields[name].generated):
         one = adding(after, name, _fill(after, name, after.fields[name], questions))
-        (gaining if after.fields[name].primary_key else changes.added).append(one)
+        if after.fields[name].primary_key:
+            gaining.append((name, one))
+        else:
+            changes.added.append(one)
     for name in altered:
         old, new = before.fields[name], after.fields[name]
+        if name in freed and same_fields(before, freed[name], new):
+            continue
         one = _altering(before, after, name, questions)
         if old.primary_key == new.primary_key:
             changes.altered.append(one)
         else:
-            (gaining if new.primary_key else losing).append(one)
-    changes.keys = [*gaining, *losing] if _gains_first(before, after) else [*losing, *gaining]
+            (gaining if new.primary_key else losing).append((name, one))
+    changes.keys = list(_in_order(before, after, gaining, losing))
     return changes
 
 
-def _gains_first(before: ModelState, after: ModelState) -> bool:
-    """Whether fields become part of the primary key before others no longer are.
+def _in_order(
+    before: ModelState,
+    after: ModelState,
+    gaining: Sequence[tuple[str, Detected]],
+    losing: Sequence[tuple[str, Detected]],
+) -> Iterator[Detected]:
+    """The changes of a primary key, in the order in which they can be made."""
+    if not gains_first(before, after):
+        yield from (one for _, one in (*losing, *gaining))
+        return
+    # Of the columns of a key that has several, a database counts none: for as long as it takes, it is a plain number.
+    meets = bool(gaining and losing)
+    for name, _ in losing if meets else ():
+        if counts(before.fields[name]):
+            yield _becoming(before, name, uncounted(before.fields[name]))
+    waiting: list[Detected] = []
+    for name, one in gaining:
+        if meets and isinstance(one.operation, AlterField) and counts(after.fields[name]):
+            yield _becoming(before, name, uncounted(after.fields[name]))
+            waiting.append(one)
+        else:
+            yield one
+    yield from (one for _, one in losing)
+    yield from waiting
 
-    Of several columns none goes before all are there that tell rows apart. A key of one column is never one of two
-    meanwhile: other tables may refer to it. Without any, a model has the key `id`, as usual.
-    """
-    old, new = ([one for one in model.fields.values() if one.primary_key] for model in (before, after))
-    return max(len(old), len(new)) > 1 and not (len(old) == 1 and _counts(old[0]))
+
+def _becoming(model: ModelState, name: str, field: Field[Any]) -> Detected:
+    return _detected(model, AlterField(model.name, name, field), (model.fields[name], field))
 
 
 def same_fields(model: ModelState, old: Field[Any], new: Field[Any]) -> bool:
@@ -159,7 +200,7 @@ def _altering(before: ModelState, after: ModelState, name: str, questions: Quest
 
 def _fill(model: ModelState, name: str, field: Field[Any], questions: Questions) -> Any:
     """What rows get that are there, where that has to be said; UNSET where it need not."""
-    if not model.managed or not field.column_is_there or field.generated or _counts(field):
+    if not model.managed or not field.column_is_there or field.generated or counts(field):
         return UNSET
     alone = field.unique or (field.primary_key and sum(one.primary_key for one in model.fields.values()) == 1)
     if field.db_default is not UNSET and not (alone and not isinstance(field.db_default, Expression)):
@@ -211,11 +252,6 @@ def _to_itself(model: ModelState, field: Field[Any]) -> Any:
     args, options = field.declared
     kind: Any = type(field)
     return kind("self", *args[1:], **options)
-
-
-def _counts(field: Field[Any]) -> bool:
-    """Whether the database counts the key."""
-    return field.primary_key and field.filled_by_database and field.db_default is UNSET and not hasattr(field, "to")
 
 
 def _detected(model: ModelState, operation: Any, fields: Iterable[Field[Any]], loses: str = "") -> Detected:

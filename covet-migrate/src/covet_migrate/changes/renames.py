@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from covet.settings_schema import nearest
+from covet_migrate.changes.columns import called, column_of
 from covet_migrate.changes.detected import Detected, targets
 from covet_migrate.changes.questions import Questions, Rename
 from covet_migrate.exceptions import MigrationError
@@ -13,7 +14,7 @@ from covet_migrate.operations.models import RenameModel
 from covet_migrate.state.declarations import same
 from covet_migrate.state.models import ModelState, State
 from covet_orm import Field
-from covet_orm.fields.related import ForeignKey, ManyToManyField, RelatedField
+from covet_orm.fields.related import RelatedField
 
 __all__ = ["Said", "renamed_fields", "renamed_models"]
 
@@ -166,14 +167,14 @@ def _may_be(old: Field[object], new: Field[object]) -> bool:
 
 
 def _renaming(model: ModelState, new_model: ModelState, old: str, new: str) -> Iterator[Detected]:
-    """The operations that rename a field. Its column keeps its name where the new field says so."""
+    """The operations that rename a field. Its column keeps its name where the new field says so, or where another
+    column has the new one."""
     field, target = model.fields[old], new_model.fields[new]
-    if not isinstance(field, ManyToManyField) and field.db_column is None and target.db_column is not None:
-        column = f"{old}_id" if isinstance(field, ForeignKey) else old
-        if target.db_column == column:
-            args, options = field.declared
-            told: Field[object] = type(field)(*args, **{**options, "db_column": column})
-            yield _changed(model, AlterField(model.name, old, told), field)
+    column, then = column_of(old, field), column_of(new, field)
+    if column is not None and field.db_column is None:
+        others = [column_of(name, one) for name, one in model.fields.items() if name != old]
+        if target.db_column == column or str(then).lower() in [str(other).lower() for other in others]:
+            yield _changed(model, AlterField(model.name, old, called(field, column)), field)
     yield _changed(model, RenameField(model.name, old, new), field)
 
 

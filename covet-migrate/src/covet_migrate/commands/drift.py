@@ -59,7 +59,7 @@ def drift(apps: tuple[str, ...], target: str | None, alias: str | None, as_json:
             {
                 "differences": [{**asdict(one), "told": str(one)} for one in found.differences],
                 "unknown": found.unknown,
-                "by_hand": [str(one) for one in found.by_hand],
+                "by_hand": [{"told": str(one), "why": why} for one, why in found.by_hand.items()],
             }
         )
     else:
@@ -107,8 +107,8 @@ def _write(found: Drift, project: Project, apps: Collection[str], kind: str, ver
             "what refers to its rows\n  Change it back as it was changed, or take the change over into the models."
         )
     statements = [step for step in steps if isinstance(step, Statement)]
-    for one in found.by_hand:
-        note(f"{one}: no statement mends that", label="By hand")
+    for one, why in found.by_hand.items():
+        note(f"{one}: no statement mends that, as {why}", label="By hand")
     if not statements:
         return
     graph = project.files.graph()

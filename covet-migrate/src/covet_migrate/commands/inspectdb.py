@@ -29,12 +29,13 @@ def inspectdb(tables: tuple[str, ...], target: str | None, alias: str | None, la
     What a model cannot say stands above it as a comment.
     """
 
-    async def work(database: Database) -> Schema:
+    async def work(database: Database) -> tuple[Schema, frozenset[str]]:
+        from covet_migrate.inspection.own_tables import own_tables
         from covet_migrate.inspection.schema import read_schema
 
-        return await read_schema(database)
+        return await read_schema(database), own_tables(database)
 
-    schema = with_database(target, alias, work)
+    schema, own = with_database(target, alias, work)
     for name in tables:
         if name not in schema.tables:
             raise Failure(
@@ -44,7 +45,7 @@ def inspectdb(tables: tuple[str, ...], target: str | None, alias: str | None, la
     from covet_migrate.inspection.source import models_source
 
     with failures():
-        inspected = inspected_models(schema, app=label, only=tables or None)
+        inspected = inspected_models(schema, app=label, only=tables or None, leave_out=own)
         if not inspected.state.models:
-            raise Failure("the database has no tables")
+            raise Failure("the database has no tables, but for those of Covet itself")
         click.echo(models_source(inspected), nl=False)

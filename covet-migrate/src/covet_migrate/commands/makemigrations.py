@@ -95,6 +95,8 @@ def makemigrations(
             click.echo("No changes." if not merge else "Nothing to merge.")
             return
         write_migrations(project, migrations, writes=not (check or dry_run), prints=dry_run)
+        if not (check or dry_run):
+            note("`covet migrate` applies it" if len(migrations) == 1 else "`covet migrate` applies them", label="Next")
     if check:
         raise Failure("the models and the migrations differ\n  `covet makemigrations` writes what is missing.")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +14,17 @@ from covet.cli.reporting import Failure, note
 from covet_migrate.commands.project import app_option, database_option, failures, load_project, with_database
 
 if TYPE_CHECKING:
+    from covet_migrate.commands.progress import Shown
     from covet_migrate.commands.project import Project
     from covet_migrate.execution.migrator import Migrator
     from covet_migrate.execution.plan import Planned
+    from covet_migrate.safety.findings import Finding
     from covet_orm import Database
 
 __all__ = ["migrate"]
+
+SHOWN = 10
+"""How many findings are told of what is about to be done."""
 
 
 @command(
@@ -57,7 +65,7 @@ __all__ = ["migrate"]
     metavar="SECONDS",
     help="How long to wait for somebody else who migrates.",
 )
-@click.option("--yes", is_flag=True, help="Rows may be lost by taking migrations back.")
+@click.option("--yes", is_flag=True, help="Rows may be lost: ask nothing.")
 def migrate(
     app: str | None,
     name: str | None,
@@ -78,7 +86,7 @@ def migrate(
 
     A migration that was applied already, and those behind it, are taken back: `covet migrate blog 0003` goes to the
     third, from wherever the database is; `covet migrate blog zero` takes all of them back. Several processes may do
-    this at once: one of them does it.
+    this at once: one of them does it. Where rows would be lost, it is asked, or refused without --yes.
     """
     ways = [flag for flag, given in (("--rollback", rollback), ("--unwind", unwind), ("--prune", prune)) if given]
     if len(ways) > 1 or (ways and (app or fake_initial or only_plan or check)):
@@ -94,16 +102,23 @@ def migrate(
 
     async def work(database: Database) -> None:
         from covet_migrate.commands.progress import Shown
-        from covet_migrate.execution.executor import Settings
         from covet_migrate.execution.migrator import Migrator
+        from covet_migrate.execution.settings import Settings
 
-        with Shown() as shown:
-            settings = Settings(lock_timeout=lock_timeout, wait=wait)
-            migrator = Migrator(database, project.files, settings=settings, tell=shown)
+        settings = Settings(lock_timeout=lock_timeout, wait=wait)
+        shown = Shown()
+        migrator = Migrator(database, project.files, settings=settings, tell=shown)
+        if not (ways or fake or check):
+            # Before anything is done.
+            planned = await migrator.plan(app, name)
+            if planned:
+                _print_findings(await migrator.findings(planned))
+        with shown:
             if only_plan or check:
                 await _plan(migrator, project, app, name, prints=only_plan, check=check)
             elif rollback:
-                _nothing(await migrator.rollback(rollback, yes=yes, fake=fake), "Nothing to take back.")
+                back = partial(migrator.rollback, rollback, fake=fake)
+                _nothing(await _asked(back, shown, yes=yes), "Nothing to take back.")
             elif unwind:
                 _nothing(await migrator.unwind(), "No migration was interrupted.")
             elif prune:
@@ -112,15 +127,62 @@ def migrate(
                     click.echo(f"{key[0]}.{key[1]}  forgotten")
                 _nothing(gone, "Every applied migration has its file.")
             else:
-                done = await migrator.migrate(app, name, yes=yes, fake=fake, fake_initial=fake_initial)
+                forth = partial(migrator.migrate, app, name, fake=fake, fake_initial=fake_initial)
+                done = await _asked(forth, shown, yes=yes)
                 _nothing(done, "Nothing to do.")
+                if fake_initial and done:
+                    await _tell_others(database)
 
     with_database(target, alias, work, makes_file=not (only_plan or check))
+
+
+async def _asked(work: Callable[..., Awaitable[list[Planned]]], shown: Shown, *, yes: bool) -> list[Planned]:
+    """Do something; where rows would be lost, after somebody at a terminal has said yes to it.
+
+    Raises:
+        DataLoss: nobody has.
+    """
+    from covet_migrate.exceptions import DataLoss
+
+    try:
+        return await work(yes=yes)
+    except DataLoss as error:
+        with shown.aside():
+            if not sys.stdin.isatty() or not click.confirm(f"{error}\nGo on, and let it go?", err=True):
+                raise
+        return await work(yes=True)
+
+
+def _print_findings(found: Sequence[Finding]) -> None:
+    """Print in short what is not safe in what is about to be done."""
+    told = [one for one in found if str(one.severity) != "note"]
+    for one in told[:SHOWN]:
+        note(f"{one.severity} {one.rule}: {one.what} ({one.where.migration})", label="Lint")
+    if told:
+        more = f"and {len(told) - SHOWN} more; " if len(told) > SHOWN else ""
+        app, _, name = told[0].where.migration.partition(".")
+        only = f" {app} {name}" if len({one.where.migration for one in told}) == 1 else ""
+        note(f"{more}`covet migrations lint{only}` says why, and what to do instead", label="Lint")
 
 
 def _nothing(done: list[Any], text: str) -> None:
     if not done:
         click.echo(text)
+
+
+async def _tell_others(database: Database) -> None:
+    """Tell which other tools migrated a database before."""
+    from covet_migrate.inspection.others import recorded_by_others
+    from covet_orm.exceptions import DatabaseError
+
+    try:
+        recorded = await recorded_by_others(database)
+    except DatabaseError:
+        # A table of that name is another one: there is nothing to tell, and what was asked for is done.
+        recorded = []
+    for last in {one.tool: one for one in recorded}.values():
+        note(f"another tool migrated this database before; what it recorded last is {last}")
+    note("`covet migrations drift` says what is otherwise in the tables than the migrations make it")
 
 
 async def _plan(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +19,7 @@ from covet_migrate.execution.events import (
     Retrying,
     StepFinished,
     StepStarted,
+    StoodBack,
     WaitingForLock,
 )
 
@@ -79,6 +82,8 @@ class Shown:
                 f"{event.pause:.1f} s (attempt {event.attempt + 1})",
                 "Lock",
             )
+        elif isinstance(event, StoodBack):
+            self._line(f"{event.migration}: a transaction that lasts uses {' and '.join(event.tables)}", "Waiting")
         elif isinstance(event, WaitingForLock):
             self._line(f"somebody else migrates this database{f': {event.holder}' if event.holder else ''}", "Waiting")
 
@@ -90,20 +95,24 @@ class Shown:
         what = words.get(event.outcome, "done elsewhere")
         self._out(f"{click.style(str(event.migration), bold=True)}  {what}  {event.seconds:.2f} s")
 
-    def _out(self, text: str) -> None:
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """A block in which others may print: above the bar, which is drawn again."""
         if self._bar is not None:
-            # Above the bar, which is drawn again.
             self._bar.stop()
-        click.echo(text)
-        if self._bar is not None:
-            self._bar.start()
+        try:
+            yield
+        finally:
+            if self._bar is not None:
+                self._bar.start()
+
+    def _out(self, text: str) -> None:
+        with self.aside():
+            click.echo(text)
 
     def _line(self, text: str, label: str) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        note(text, label=label)
-        if self._bar is not None:
-            self._bar.start()
+        with self.aside():
+            note(text, label=label)
 
 
 def _cut(text: str) -> str:

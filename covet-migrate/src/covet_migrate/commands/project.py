@@ -98,16 +98,20 @@ def load_project(target: str | None) -> Project:
     Raises:
         Failure: one of these cannot be loaded.
     """
+    from covet_migrate.collection import set_apart, without_collection
     from covet_migrate.files.loader import load_files
     from covet_migrate.files.locations import locations_of
     from covet_migrate.settings import MigrateSettings
     from covet_orm.models.registry import registry
 
-    with aside():
-        app = load_application(target)
-    models = [model for model in registry if model._meta.link_of is None and not model._meta.proxy]
-    locations = locations_of(models, app.settings[MigrateSettings].modules)
-    return Project(app, registry, locations, load_files(locations))
+    with without_collection():
+        with aside():
+            app = load_application(target)
+        models = [model for model in registry if model._meta.link_of is None and not model._meta.proxy]
+        locations = locations_of(models, app.settings[MigrateSettings].modules)
+        project = Project(app, registry, locations, load_files(locations))
+        set_apart()
+    return project
 
 
 def with_database(

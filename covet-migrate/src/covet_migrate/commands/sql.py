@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +26,7 @@ def print_steps(
 ) -> None:
     """Print the steps of a migration on a database."""
     for line in sql_of(project, migration, database.kind, version, database.alias, backward=backward):
-        click.echo(f"  {line}")
+        click.echo(textwrap.indent(line, "  "))
 
 
 def sql_of(
@@ -62,7 +63,15 @@ def sql_of(
 
 def _lines(step: Step) -> list[str]:
     if isinstance(step, Statement):
-        return [f"{step.sql};", *([f"-- with {step.params!r}"] if step.params else [])]
+        return [f"{_laid_out(step.sql)};", *([f"-- with {step.params!r}"] if step.params else [])]
     if isinstance(step, RebuildTable):
-        return [f"{sql};" for sql in rebuild_statements(step)]
+        return [f"{_laid_out(sql)};" for sql in rebuild_statements(step)]
     return [f"-- {described(step)}"]
+
+
+def _laid_out(sql: str) -> str:
+    """A statement without what cannot be seen: tabulators, and blanks at the ends of lines; those in a literal stay."""
+    if "'" in sql or '"' in sql or "`" in sql:
+        # Where one begins and ends, only the database knows.
+        return sql
+    return "\n".join(line.rstrip().expandtabs(4) for line in sql.splitlines())

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy.schema import CreateColumn, CreateIndex, DropTableComment
+from sqlalchemy.schema import CreateTable as CreateTableElement
 from sqlalchemy.schema import SetTableComment as TableComment
+from sqlalchemy.sql.operators import desc_op
 
 from covet_migrate.actions.actions import (
     Action,
@@ -30,6 +32,7 @@ from covet_migrate.actions.actions import (
     ValidateConstraint,
 )
 from covet_migrate.actions.columns import alone
+from covet_migrate.actions.custom import CustomAction, steps_of_custom
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.steps import Statement, Step
 from covet_orm.schema import defining_dialect, statements
@@ -71,6 +74,9 @@ class DDL:
         """The steps of one action."""
         if isinstance(action, Execute):
             yield Statement(action=action, sql=action.sql, params=action.params)
+            return
+        if isinstance(action, CustomAction):
+            yield from steps_of_custom(action, self.kind, self.version)
             return
         for sql in self.statements(action):
             yield Statement(action=action, sql=sql)
@@ -114,13 +120,18 @@ class DDL:
                 return self.validate_constraint(action)
             case _:
                 raise MigrationError(
-                    f"{type(action).__name__} is no action that {self.kind} has statements for; an operation of one's "
-                    "own gives steps for it, such as Statement(sql=...)"
+                    f"{type(action).__name__} is no action that {self.kind} has statements for; one of one's own "
+                    "derives from covet_migrate.actions.custom.CustomAction"
                 )
 
     def create_table(self, action: CreateTable) -> Iterable[str]:
         """Make a table, with its indexes and comments."""
-        return statements(self.kind, [action.table], create=True)
+        found = statements(self.kind, [action.table], create=True)
+        if action.later:
+            keys = [key for key in action.table.foreign_key_constraints if str(key.name) not in action.later]
+            create = CreateTableElement(action.table, include_foreign_key_constraints=keys)
+            found[0] = str(create.compile(dialect=self.dialect)).strip()
+        return found
 
     def drop_table(self, action: DropTable) -> Iterable[str]:
         """Drop a table."""
@@ -255,9 +266,15 @@ def is_there(one: Any, kind: str) -> bool:
 def covers(one: Any, names: Sequence[str]) -> bool:
     """Whether what is unique, or an index, begins with some columns, in their order."""
     if isinstance(one, sqlalchemy.Index):
-        own = [part.name if isinstance(part, sqlalchemy.Column) else None for part in one.expressions]
+        # A descending one serves as well.
+        parts = [getattr(part, "element", part) if _descends(part) else part for part in one.expressions]
+        own = [part.name if isinstance(part, sqlalchemy.Column) else None for part in parts]
     elif isinstance(one, (sqlalchemy.PrimaryKeyConstraint, sqlalchemy.UniqueConstraint)):
         own = [column.name for column in one.columns]
     else:
         return False
     return own[: len(names)] == list(names)
+
+
+def _descends(part: Any) -> bool:
+    return isinstance(part, sqlalchemy.UnaryExpression) and part.modifier is desc_op

@@ -67,7 +67,11 @@ class MySQL(DDL):
     def rename_column(self, action: RenameColumn) -> Iterable[str]:
         (sql,) = super().rename_column(action)
         if self.kind == "mariadb":
-            return [sql]
+            column = action.table.c.get(action.after)
+            if column is None or self.type(column) != "JSON" or self._restated(action):
+                return [sql]
+            # JSON is text there that is checked; the check is called as the column is, and keeps that name otherwise.
+            return [self.alter(action, f"CHANGE COLUMN {self.quote(action.before)} {self.column(column)}")]
         # MySQL renames no column that a check names.
         texts, coming = Texts(self.kind, {}), self.coming(action.table)
         checks = [
@@ -122,6 +126,16 @@ class MySQL(DDL):
             dropped = f"DROP FOREIGN KEY {name}{self._own_index(old)}"
             return [self.alter(action, dropped), self.alter(action, added)]
         return [self.alter(action, f"DROP CONSTRAINT {name}, {added}")]
+
+    def _restated(self, action: RenameColumn) -> bool:
+        """Whether the column is told anew later on."""
+        return any(
+            isinstance(one, AlterColumn)
+            and one.table.name == action.table.name
+            and one.column.name == action.after
+            and one.changes != {"default"}
+            for one in self.actions
+        )
 
     def _add_column(self, action: AddColumn) -> tuple[str, list[str]]:
         column = action.column

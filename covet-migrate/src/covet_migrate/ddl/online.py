@@ -221,7 +221,7 @@ class _MySQL(_Online):
             statement = step.sql if isinstance(step, Statement) else ""
             value = self.value_of(action) if isinstance(action, AlterColumn) else None
             if isinstance(action, AlterColumn) and statement.startswith("UPDATE") and value is not None:
-                found.append(self.fill(action, value))
+                found += self._filled(action, value)
             elif isinstance(action, AddColumn) and statement.partition(" ADD COLUMN ")[1] and self.differs(action):
                 found += self._column(action)
             elif isinstance(action, AddColumn) and action.fill is not None and self.differs(action):
@@ -233,14 +233,25 @@ class _MySQL(_Online):
 
     def _column(self, action: AddColumn) -> Iterator[Step]:
         yield from self.bare(action)
+        bare = alone(action.column, None, nullable=True)
+        before = bare
+        if self.dialect.default(action.column) is not None:
+            # Rows that come while the others are filled have it.
+            before = alone(action.column, action.column.server_default, nullable=True)
+            changes = frozenset(("default",))
+            yield from self.dialect.step(AlterColumn(table=action.table, before=bare, column=before, changes=changes))
         value = self.value_of(action)
         if value is not None:
-            yield self.fill(action, value)
+            yield from self._filled(action, value)
+        if action.column.nullable:
+            return
         clause = f"MODIFY COLUMN {self.dialect.column(action.column)}"
         altered = AlterColumn(
-            table=action.table,
-            before=alone(action.column, None, nullable=True),
-            column=action.column,
-            changes=frozenset(("default", *(() if action.column.nullable else ("null",)))),
-        )
+            table=action.table, before=before, column=action.column, changes=frozenset(("null",))
+        )  # fmt: skip
         yield Statement(action=altered, sql=self.dialect.alter(action, clause))
+
+    def _filled(self, action: AddColumn | AlterColumn, value: str) -> Iterator[Step]:
+        """Rows get their values; and those that came meanwhile, so that few are left that could be in the way."""
+        yield self.fill(action, value)
+        yield self.fill(action, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ TEXTS = frozenset(("VARCHAR", "TEXT", "CHAR"))
 WHOLE = frozenset(("SMALLINT", "INTEGER", "BIGINT"))
 NUMBERS = WHOLE | {"NUMERIC", "REAL", "DOUBLE PRECISION", "FLOAT"}
 TIMES = frozenset(("DATE", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITHOUT TIME ZONE"))
+LENGTH = re.compile(r"\([^)]*\)")
 CAN_WAIT = (sqlalchemy.ForeignKeyConstraint, sqlalchemy.CheckConstraint)
 
 
@@ -62,8 +64,9 @@ class PostgreSQL(DDL):
             yield alter("DROP EXPRESSION")
         stops = "counting" in changes and old.autoincrement is True
         if stops:
-            yield alter("DROP DEFAULT")
+            # What counts as identity, as other tools make it, has no default to be dropped while it does.
             yield alter("DROP IDENTITY IF EXISTS")
+            yield alter("DROP DEFAULT")
             yield self._of_sequence(new, "EXECUTE 'DROP SEQUENCE ' || name")
         had = self.default(old) if old.autoincrement is not True else None
         # A default is of the old type, and may have no cast to the new one.
@@ -131,8 +134,8 @@ class PostgreSQL(DDL):
 
         An assignment refuses what does not fit; the cast of a text cuts it.
         """
-        was, becomes = self.type(old), self.type(new)
-        before, after = was.partition("(")[0], becomes.partition("(")[0]
+        becomes = self.type(new)
+        before, after = _bare(self.type(old)), _bare(becomes)
         if before == after or after in TEXTS or any({before, after} <= group for group in (NUMBERS, TIMES)):
             return ""
         name = self.quote(new.name)
@@ -169,6 +172,11 @@ class PostgreSQL(DDL):
             f"DO $covet$ DECLARE name text := pg_get_serial_sequence({names}); "
             f"BEGIN IF name IS NOT NULL THEN {what}; END IF; END $covet$"
         )
+
+
+def _bare(type_: str) -> str:
+    """A type without its length, as SQLAlchemy writes it; a server calls it otherwise."""
+    return LENGTH.sub("", type_).upper().replace("CHARACTER VARYING", "VARCHAR")
 
 
 def sequence_name(table: str, column: str) -> str:

@@ -25,7 +25,7 @@ from covet_migrate.actions.actions import (
     TableAction,
     ValidateConstraint,
 )
-from covet_migrate.actions.columns import alone
+from covet_migrate.actions.columns import alone, form_of_time
 from covet_migrate.ddl.base import DDL
 from covet_migrate.ddl.rebuilding import broken_foreign_keys, rebuild, rebuild_statements
 from covet_migrate.steps import RebuildTable, Statement, Step
@@ -153,7 +153,24 @@ class SQLite(DDL):
         if added is not None:
             return given
         name = self.quote(column.name)
+        if altered is not None and "type" in altered.changes:
+            name = _converted(name, altered.before, column)
         return name if given is None else f"COALESCE({name}, {given})"
+
+
+def _converted(name: str, old: sqlalchemy.Column[Any], new: sqlalchemy.Column[Any]) -> str:
+    """The value of a column as one of another type. SQLite keeps days and times as text, in the form that the type had
+    when they were written; numbers and texts become what the new column holds by themselves."""
+    was, becomes = (form_of_time(one) for one in (old, new))
+    if None in (was, becomes) or was == becomes:
+        return name
+    if becomes == "day":
+        return f"substr({name}, 1, 10)"
+    zone = "+00:00" if becomes == "instant" else ""
+    if was == "day":
+        return f"{name} || ' 00:00:00.000000{zone}'"
+    # An instant is written in UTC.
+    return f"{name} || '{zone}'" if zone else f"replace({name}, '+00:00', '')"
 
 
 def _columns(action: AddConstraint) -> list[str]:

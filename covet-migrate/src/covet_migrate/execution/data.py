@@ -5,16 +5,46 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
+
+import anyio
 
 from covet_migrate.execution.events import BatchDone, Listener
 from covet_orm import Database, Registry, transaction_manager
 from covet_orm.ambient import scoped
 from covet_orm.testing import faultpoints
 
-__all__ = ["Batch", "DataStep"]
+__all__ = ["Batch", "DataStep", "Pace"]
 
 Save = Callable[[Any], Awaitable[None]]
+
+
+BATCH_SECONDS = 0.05
+"""How long a batch is to take: about as long as somebody waits who wants a row of it."""
+REST = 0.25
+"""For what share of the time of a batch others have the database to themselves after it."""
+FEWEST = 100
+"""Rows of a batch where even few take longer: less would only be more of what each batch costs by itself."""
+
+
+class Pace:
+    """How many rows a batch has: as many as can be done in `BATCH_SECONDS`, by how long those before it took.
+
+    Args:
+        most: rows at the most.
+        first: rows of the first batch; `most` by default.
+    """
+
+    def __init__(self, most: int, first: int | None = None) -> None:
+        self.most = most
+        self.size = min(first or most, most)
+
+    def took(self, seconds: float) -> None:
+        """Choose the number of the next batch, by how long one of `size` rows took; twice or half as many at the most,
+        since one batch may have been lucky."""
+        wanted = self.size * min(max(BATCH_SECONDS / max(seconds, 1e-6), 0.5), 2.0)
+        self.size = max(min(round(wanted), self.most), min(FEWEST, self.most))
 
 
 @dataclass
@@ -40,11 +70,13 @@ class DataStep:
         backward: whether it is taken back.
         inside: whether it runs in the transaction of its migration.
         position: how far it came before it was interrupted; None at the beginning.
+        until: how far it goes, where it takes back what was interrupted; None to the end.
         save: keeps the position, in the transaction around it.
         tell: is told of each batch.
 
     Attributes:
-        database, models, name, backward, inside, position: as given.
+        seconds: how long the last batch took, its commit included; 0 before there was one.
+        database, models, name, backward, inside, position, until: as given.
         done: rows that are done, since it began or went on.
         total: rows that there are to do, where somebody says it.
     """
@@ -58,6 +90,7 @@ class DataStep:
         backward: bool,
         inside: bool,
         position: Any = None,
+        until: Any = None,
         save: Save | None = None,
         tell: Listener | None = None,
     ) -> None:
@@ -67,8 +100,10 @@ class DataStep:
         self.backward = backward
         self.inside = inside
         self.position = position
+        self.until = until
         self.done = 0
         self.total: int | None = None
+        self.seconds = 0.0
         self._save = save
         self._tell = tell
 
@@ -86,9 +121,13 @@ class DataStep:
         """A part of the work: all of it is kept, with its position, or nothing.
 
         Within the transaction of the migration it is a part of that. Cancelled, it is rolled back; what was done before
-        it stays, and the next run goes on behind it.
+        it stays, and the next run goes on behind it. There is a rest before each but the first one, in which no row is
+        locked.
         """
+        if not self.inside:
+            await anyio.sleep(self.seconds * REST)
         batch = Batch(self.position)
+        began = monotonic()
         if self.inside:
             yield batch
         else:
@@ -98,10 +137,17 @@ class DataStep:
                     await self._save(batch.position)
             if faultpoints.actions:
                 await faultpoints.reached("migrate.batch")
+        self.seconds = monotonic() - began
         self.position = batch.position
         self.done += batch.rows
         if self._tell is not None:
             self._tell(BatchDone(name=self.name, done=self.done, total=self.total))
+
+    def rest(self, query: Any) -> Any:
+        """The objects of a query that are not done: those behind the position, as far as it goes."""
+        if self.until is not None:
+            query = query.filter(pk__lte=self.until)
+        return query if self.position is None else query.filter(pk__gt=self.position)
 
     async def in_batches(
         self, query: Any, function: Callable[[list[Any]], Awaitable[object]], *, size: int = 1000
@@ -114,17 +160,19 @@ class DataStep:
         Args:
             query: the objects.
             function: is awaited with those of a batch.
-            size: how many at a time.
+            size: how many at a time, at the most; fewer where they take long.
         """
+        pace = Pace(size)
         while True:
             async with self.batch() as batch:
-                rest = query if batch.position is None else query.filter(pk__gt=batch.position)
-                found = [one async for one in rest.order_by("pk")[:size]]
+                found = [one async for one in self.rest(query).order_by("pk")[: pace.size]]
                 if found:
                     await function(found)
                     batch.position, batch.rows = _holdable(found[-1].pk), len(found)
-            if len(found) < size:
+            if len(found) < pace.size:
                 return self.done
+            if not self.inside:
+                pace.took(self.seconds)
 
 
 def _holdable(key: Any) -> Any:

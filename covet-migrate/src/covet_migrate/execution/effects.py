@@ -21,6 +21,7 @@ from covet_migrate.actions.actions import (
     RenameIndex,
     RenameTable,
 )
+from covet_migrate.actions.custom import CustomAction
 from covet_migrate.execution.history import fetch
 from covet_orm.drivers.protocol import Connection
 
@@ -57,6 +58,8 @@ async def in_effect(connection: Connection, kind: str, action: Action | Any) -> 
             return str(action.constraint.name) in await there.constraints(action.table.name)
         case DropConstraint():
             return str(action.constraint.name) not in await there.constraints(action.table.name)
+        case CustomAction():
+            return await action.in_effect(connection, kind)
     return None
 
 
@@ -70,7 +73,7 @@ class _Schema:
     async def has_table(self, table: str) -> bool:
         """Whether there is a table of that name."""
         if self._kind == "sqlite":
-            found = sqlalchemy.table("sqlite_schema", _column("name"), _column("type"))
+            found = sqlalchemy.table("sqlite_master", _column("name"), _column("type"))
             return bool(await self._names(found, found.c.name == table, found.c.type == "table"))
         return bool(await self._listed("tables", "table_name", table))
 

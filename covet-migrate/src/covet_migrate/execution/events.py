@@ -16,6 +16,7 @@ __all__ = [
     "Retrying",
     "StepFinished",
     "StepStarted",
+    "StoodBack",
     "WaitingForLock",
 ]
 
@@ -121,6 +122,20 @@ class Retrying(Event):
     attempt: int
     pause: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoodBack(Event):
+    """Somebody has a table in a transaction that lasts, and a statement is not run before that ends, so that nobody
+    has to wait behind it (PostgreSQL).
+
+    Attributes:
+        migration: which one.
+        tables: the tables that it needs.
+    """
+
+    migration: Migration
+    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -13,6 +13,7 @@ import anyio
 
 from covet.exceptions import CovetError
 from covet_migrate.actions.actions import DropTable, Execute
+from covet_migrate.actions.custom import CustomAction
 from covet_migrate.exceptions import MigrationError, MigrationLocked
 from covet_migrate.execution.data import DataStep
 from covet_migrate.execution.events import (
@@ -22,13 +23,16 @@ from covet_migrate.execution.events import (
     Retrying,
     StepFinished,
     StepStarted,
+    StoodBack,
 )
 from covet_migrate.execution.failures import Place, failed
 from covet_migrate.execution.history import History
 from covet_migrate.execution.journal import Journal
 from covet_migrate.execution.lock import MigrationLock, fence
 from covet_migrate.execution.plan import Planned
+from covet_migrate.execution.settings import Settings
 from covet_migrate.execution.stages import Stage, Target, described, stages_of
+from covet_migrate.execution.standing_back import keep_others_off, stand_back, tables_blocked
 from covet_migrate.migrations import Migration
 from covet_migrate.state.models import State
 from covet_migrate.state.rendering import historical_models
@@ -53,35 +57,6 @@ FIRST_PAUSE = 0.25
 """Seconds before the second attempt; each further pause is twice the one before, up to `MAX_PAUSE`, times a random
 number from 0.5 to 1, so that two that were in each other's way do not meet again."""
 MAX_PAUSE = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How patient a run is. Times are seconds.
-
-    Attributes:
-        lock_timeout: how long a statement waits for a lock. Everybody who wants the table meanwhile queues behind it,
-            so this is the longest stall of a site; then it is given up, and tried again when others had their turn. 2
-            by default; on MySQL and MariaDB whole seconds.
-        retry: for how long it is tried again. 120 by default.
-        statement_timeout: how long a statement may take in a migration that is a transaction; None for as long as it
-            takes.
-        wait: how long to wait for somebody else who migrates the database. 600 by default.
-    """
-
-    lock_timeout: float = 2.0
-    retry: float = 120.0
-    statement_timeout: float | None = None
-    wait: float = 600.0
-
-    def __post_init__(self) -> None:
-        for name in ("retry", "wait"):
-            if not getattr(self, name) >= 0:
-                raise MigrationError(f"{name} is seconds from 0, not {getattr(self, name)!r}")
-        for name in ("lock_timeout", "statement_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise MigrationError(f"{name} is seconds above 0, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -177,7 +152,8 @@ class Executor:
         try:
             if as_a_whole:
                 self.tell(self._started(run, 0))
-                done = await self.patiently(place, lambda: self._as_a_whole(run, place, began))
+                steps = [step for _, step in run.steps]
+                done = await self.patiently(place, lambda: self._as_a_whole(run, place, began), steps)
             else:
                 done = await run_by_steps(self, run, place, began)
         except CovetError as error:
@@ -201,15 +177,27 @@ class Executor:
             steps=len(run.steps), done=done,
         )  # fmt: skip
 
-    async def patiently(self, place: Place, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(self, place: Place, attempt: Callable[[], Awaitable[T]], steps: Sequence[Step] = ()) -> T:
         """Do what rolls back when a lock is not to be had, again and again.
+
+        Args:
+            place: where it is.
+            attempt: does it.
+            steps: what is done in the transaction, by which it is known whom it would keep waiting.
 
         Raises:
             MigrationLocked: there was none for as long as `Settings.retry` says.
         """
         began, number = monotonic(), 0
+        tables = tables_blocked(steps, self.target.kind, self.target.version)
+
+        def told() -> None:
+            self.tell(StoodBack(migration=place.migration, tables=tuple(tables)))
+
         while True:
             number += 1
+            if tables:
+                await stand_back(self.database, tables, until=began + self.settings.retry, tell=told)
             try:
                 return await attempt()
             except (LockTimeout, SerializationFailure) as error:
@@ -293,6 +281,8 @@ class Executor:
 
             await rebuild(connection, step)
         else:
+            if self.database.kind == "postgresql":
+                await keep_others_off(connection, step, self.target.version)
             await send(connection, step)
 
     def data_step(self, run: Run, stage: Stage, step: Call, *, inside: bool, **more: Any) -> DataStep:
@@ -341,7 +331,9 @@ async def point(moment: str, run: Run, number: int) -> None:
 
 def _drops_tables(step: Step) -> bool:
     """Whether a step may drop a table, or make it anew: SQLite deletes its rows then, with those that refer to them."""
-    return isinstance(step, RebuildTable) or isinstance(step.action, (DropTable, Execute))
+    # What somebody wrote may drop one as well.
+    written = isinstance(step, Statement) and (step.action is None or isinstance(step.action, (Execute, CustomAction)))
+    return written or isinstance(step, RebuildTable) or isinstance(step.action, DropTable)
 
 
 def _require_transactional(run: Run) -> None:

@@ -29,6 +29,7 @@ class Place:
         number: which step that is, from 0.
         done: how many are done, and kept whatever happens next.
         kept: whether it is one whose steps are kept one by one.
+        unwinding: whether what was interrupted is being taken back.
     """
 
     migration: Migration
@@ -39,6 +40,7 @@ class Place:
     number: int = 0
     done: int = 0
     kept: bool = False
+    unwinding: bool = False
 
     def at(self, number: int, stage: Stage | None = None, step: Step | None = None) -> None:
         """Go on to a step."""
@@ -54,7 +56,11 @@ def failed(place: Place, error: BaseException) -> MigrationError:
     """The error about a run that failed at a place."""
     if isinstance(error, MigrationFailed):
         return error
-    again = f"migrate {place.migration.app}" if not place.backward else "the same"
+    again = f"`migrate {place.migration.app}`"
+    if place.unwinding:
+        again = "`migrate --unwind` again"
+    elif place.backward:
+        again = "the same again"
     where = f"{place.migration}{' (backward)' if place.backward else ''} failed"
     operation = ""
     if place.stage is not None:
@@ -94,17 +100,22 @@ def _state(place: Place, error: BaseException) -> str:
 
 def _next(place: Place, error: BaseException, again: str) -> str:
     if _lost(error) or isinstance(error, CommitUncertain):
-        return f"When the database is there again, type `{again}`: it goes on from there."
+        return f"When the database is there again, type {again}: it goes on from there."
     if not place.backward and place.migration.is_initial and _is_there(error):
         return (
             "If the tables were made before there were migrations, `migrate --fake-initial` takes the first migration "
             f"of {place.migration.app or 'the application'} for done where they are as it would make them."
         )
+    drift = ""
+    if _is_missing(error):
+        drift = " `migrations drift` says what is otherwise in the database than earlier migrations made it."
     if not place.kept:
-        return f"Mend the migration, or what is in its way, and type `{again}` once more."
+        return f"Mend the migration, or what is in its way, and type {again}.{drift}"
+    if place.unwinding:
+        return f"Mend what is in its way, and type {again} to go on there.{drift}"
     return (
-        f"Mend what is in its way, or the migration from step {place.done + 1} on, and type `{again}` to go on there; "
-        "or `migrate --unwind` to take back what is done."
+        f"Mend what is in its way, or the migration from step {place.done + 1} on, and type {again} to go on there; "
+        f"or `migrate --unwind` to take back what is done.{drift}"
     )
 
 
@@ -112,6 +123,13 @@ def _is_there(error: BaseException) -> bool:
     """Whether a table could not be created because there is one of that name."""
     return isinstance(error, DatabaseError) and (
         error.code in ("42P07", "1050") or (" already exists" in str(error) and str(error).startswith("table "))
+    )
+
+
+def _is_missing(error: BaseException) -> bool:
+    """Whether something could not be changed because nothing of that name is there."""
+    return isinstance(error, DatabaseError) and (
+        error.code in ("42P01", "42703", "42704", "1054", "1091", "1146") or str(error).startswith("no such ")
     )
 
 

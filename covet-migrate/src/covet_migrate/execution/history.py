@@ -9,26 +9,28 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import sqlalchemy
-from sqlalchemy import Column, DateTime, Double, Integer, MetaData, String, Table
-from sqlalchemy.dialects import mysql
-from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql import ClauseElement
+from typing import TYPE_CHECKING, Any
 
 from covet_migrate.exceptions import HistoryError
 from covet_migrate.migrations import Key
-from covet_orm import Database
+from covet_orm.deferred import mysql, sqlalchemy
 from covet_orm.dialects import compile_statement
 from covet_orm.drivers.protocol import Connection, Row
 from covet_orm.exceptions import DatabaseError
 from covet_orm.schema import defining_dialect, table_names
 
+if TYPE_CHECKING:
+    from sqlalchemy.sql import ClauseElement
+
+    from covet_orm import Database
+
 __all__ = ["TABLE", "Applied", "History", "applied_by", "execute", "fetch", "now", "time_type"]
 
 TABLE = "covet_migrations"
 """The name of the table."""
+COLUMNS = "app, name, checksum, applied_at, applied_by, version, seconds, batch, fake"
+# As it is sent, so that those who find nothing to do do not wait for SQLAlchemy.
+READ = f"SELECT {COLUMNS} FROM {TABLE} ORDER BY batch, applied_at, app, name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +93,8 @@ class History:
 
     async def read_by(self, connection: Connection) -> list[Applied]:
         """As `read`, over a connection, of a table that is there."""
-        table = define(self.database.kind)
-        order = (table.c.batch, table.c.applied_at, table.c.app, table.c.name)
-        wanted = sqlalchemy.select(*table.c).order_by(*order)
         try:
-            rows = await fetch(connection, self.database.kind, wanted)
+            rows = await connection.fetch(READ)
         except DatabaseError as error:
             if type(error).__name__ != "ProgrammingError" and error.code not in ("42703", "1054"):
                 raise
@@ -108,7 +107,9 @@ class History:
         """Make the table, and the columns that an older version did not know, where they are missing."""
         kind = self.database.kind
         table = define(kind)
-        await connection.script(str(CreateTable(table, if_not_exists=True).compile(dialect=defining_dialect(kind))))
+        await connection.script(
+            str(sqlalchemy.schema.CreateTable(table, if_not_exists=True).compile(dialect=defining_dialect(kind)))
+        )
         everything = sqlalchemy.select(sqlalchemy.text("*")).select_from(table).limit(0)
         there = await connection.query(_text(kind, everything))
         quote = defining_dialect(kind).identifier_preparer
@@ -161,25 +162,25 @@ class History:
         await execute(connection, self.database.kind, statement)
 
 
-def define(kind: str) -> Table:
+def define(kind: str) -> sqlalchemy.Table:
     """The table of the history."""
     # Compared by their bytes everywhere, as files are.
     exact = mysql.VARCHAR(charset="utf8mb4", collation="utf8mb4_bin", length=150)
     exact_name = mysql.VARCHAR(charset="utf8mb4", collation="utf8mb4_bin", length=250)
-    app = String(150).with_variant(exact, "mysql", "mariadb")
-    name = String(250).with_variant(exact_name, "mysql", "mariadb")
-    return Table(
+    app = sqlalchemy.String(150).with_variant(exact, "mysql", "mariadb")
+    name = sqlalchemy.String(250).with_variant(exact_name, "mysql", "mariadb")
+    return sqlalchemy.Table(
         TABLE,
-        MetaData(),
-        Column("app", app, primary_key=True),
-        Column("name", name, primary_key=True),
-        Column("checksum", String(128), nullable=False),
-        Column("applied_at", time_type(kind), nullable=False),
-        Column("applied_by", String(250), nullable=False),
-        Column("version", String(50), nullable=False),
-        Column("seconds", Double(), nullable=False),
-        Column("batch", Integer, nullable=False),
-        Column("fake", Integer, nullable=False),
+        sqlalchemy.MetaData(),
+        sqlalchemy.Column("app", app, primary_key=True),
+        sqlalchemy.Column("name", name, primary_key=True),
+        sqlalchemy.Column("checksum", sqlalchemy.String(128), nullable=False),
+        sqlalchemy.Column("applied_at", time_type(kind), nullable=False),
+        sqlalchemy.Column("applied_by", sqlalchemy.String(250), nullable=False),
+        sqlalchemy.Column("version", sqlalchemy.String(50), nullable=False),
+        sqlalchemy.Column("seconds", sqlalchemy.Double(), nullable=False),
+        sqlalchemy.Column("batch", sqlalchemy.Integer, nullable=False),
+        sqlalchemy.Column("fake", sqlalchemy.Integer, nullable=False),
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",
         mysql_charset="utf8mb4",
@@ -191,7 +192,7 @@ def time_type(kind: str) -> Any:
     """The type of a point in time."""
     if kind in ("mysql", "mariadb"):
         return mysql.DATETIME(fsp=6)
-    return DateTime(timezone=kind == "postgresql")
+    return sqlalchemy.DateTime(timezone=kind == "postgresql")
 
 
 def now(kind: str) -> datetime:
@@ -234,7 +235,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _at(table: Table, key: Key) -> tuple[Any, Any]:
+def _at(table: sqlalchemy.Table, key: Key) -> tuple[Any, Any]:
     return (table.c.app == key[0], table.c.name == key[1])
 
 

@@ -12,16 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
-
-import sqlalchemy
-from sqlalchemy import Column, Integer, MetaData, String, Table, Text
-from sqlalchemy.dialects import mysql
-from sqlalchemy.schema import CreateTable
 
 from covet_migrate.execution.history import applied_by, execute, fetch, now, time_type
 from covet_migrate.migrations import Key
 from covet_orm import Database
+from covet_orm.deferred import mysql, sqlalchemy
 from covet_orm.drivers.protocol import Connection
 from covet_orm.schema import defining_dialect, table_names
 
@@ -86,7 +83,11 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.kind = database.kind
-        self.table = define(database.kind)
+
+    @cached_property
+    def table(self) -> sqlalchemy.Table:
+        """The table, as SQLAlchemy has it."""
+        return define(self.kind)
 
     async def read(self) -> list[Entry]:
         """All of them; nothing where the table is not there. Usually there is none."""
@@ -106,7 +107,7 @@ class Journal:
 
     async def ensure(self, connection: Connection) -> None:
         """Make the table where it is not there."""
-        made = CreateTable(self.table, if_not_exists=True)
+        made = sqlalchemy.schema.CreateTable(self.table, if_not_exists=True)
         await connection.script(str(made.compile(dialect=defining_dialect(self.kind))))
 
     async def begin(self, connection: Connection, entry: Entry) -> None:
@@ -131,30 +132,30 @@ class Journal:
         return (self.table.c.app == key[0], self.table.c.name == key[1])
 
 
-def define(kind: str) -> Table:
+def define(kind: str) -> sqlalchemy.Table:
     """The table of the journal."""
-    long = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+    long = sqlalchemy.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
     def exact(length: int) -> Any:
         variant = mysql.VARCHAR(charset="utf8mb4", collation="utf8mb4_bin", length=length)
-        return String(length).with_variant(variant, "mysql", "mariadb")
+        return sqlalchemy.String(length).with_variant(variant, "mysql", "mariadb")
 
-    return Table(
+    return sqlalchemy.Table(
         TABLE,
-        MetaData(),
-        Column("app", exact(150), primary_key=True),
-        Column("name", exact(250), primary_key=True),
-        Column("backward", Integer, nullable=False),
-        Column("steps", Integer, nullable=False),
-        Column("hashes", long, nullable=False),
-        Column("done", Integer, nullable=False),
-        Column("under_way", Integer, nullable=False),
-        Column("fingerprint", String(64), nullable=False),
-        Column("invalid", long, nullable=False),
-        Column("position", long, nullable=False),
-        Column("unwound", Integer, nullable=True),
-        Column("started_at", time_type(kind), nullable=False),
-        Column("started_by", String(250), nullable=False),
+        sqlalchemy.MetaData(),
+        sqlalchemy.Column("app", exact(150), primary_key=True),
+        sqlalchemy.Column("name", exact(250), primary_key=True),
+        sqlalchemy.Column("backward", sqlalchemy.Integer, nullable=False),
+        sqlalchemy.Column("steps", sqlalchemy.Integer, nullable=False),
+        sqlalchemy.Column("hashes", long, nullable=False),
+        sqlalchemy.Column("done", sqlalchemy.Integer, nullable=False),
+        sqlalchemy.Column("under_way", sqlalchemy.Integer, nullable=False),
+        sqlalchemy.Column("fingerprint", sqlalchemy.String(64), nullable=False),
+        sqlalchemy.Column("invalid", long, nullable=False),
+        sqlalchemy.Column("position", long, nullable=False),
+        sqlalchemy.Column("unwound", sqlalchemy.Integer, nullable=True),
+        sqlalchemy.Column("started_at", time_type(kind), nullable=False),
+        sqlalchemy.Column("started_by", sqlalchemy.String(250), nullable=False),
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",
         mysql_charset="utf8mb4",

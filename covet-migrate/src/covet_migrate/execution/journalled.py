@@ -160,23 +160,43 @@ class Worker:
             await point("before", run, number)
             await self._do(run, entry, stage, step)
             self.place.done = entry.done
-            self.executor.step_ended(run, number, self.place)
-            await point("done", run, number)
+            for ended in range(number, entry.done):
+                self.executor.step_ended(run, ended, self.place)
+                await point("done", run, ended)
 
     async def _do(self, run: Run, entry: Entry, stage: Stage, step: Step) -> None:
         if isinstance(step, Call) and not (step.transactional and run.migration.atomic):
             await self._call_in_batches(run, entry, stage, step)
         elif step.transactional and (self.kind in TRANSACTIONAL or isinstance(step, Call)):
-            await self.executor.patiently(self.place, lambda: self._in_a_transaction(run, entry, stage, step))
+            together = self._together(run, entry.done)
+            steps = [one for _, one in together]
+            await self.executor.patiently(self.place, lambda: self._in_a_transaction(run, entry, together), steps)
         else:
             await self.executor.patiently(self.place, lambda: self._by_itself(run, entry, step))
 
-    async def _in_a_transaction(self, run: Run, entry: Entry, stage: Stage, step: Step) -> None:
-        """A step together with its line in the journal."""
-        after = _done(entry, step)
-        async with self.executor.transaction(run, [step]) as connection:
-            await self.executor.do(connection, run, stage, step)
-            await point("after", run, entry.done)
+    def _together(self, run: Run, number: int) -> list[tuple[Stage, Step]]:
+        """The steps that are done in one transaction with one: on SQLite the others of its operation, of which nobody
+        could tell afterwards how much a rebuilt table has. Elsewhere it alone, so that its locks are short."""
+        first, *others = run.steps[number:]
+        found = [first]
+        for stage, step in others if self.kind == "sqlite" else ():
+            if stage is not first[0] or not step.transactional or isinstance(step, Call):
+                break
+            found.append((stage, step))
+        return found
+
+    async def _in_a_transaction(self, run: Run, entry: Entry, steps: list[tuple[Stage, Step]]) -> None:
+        """Steps together with their line in the journal."""
+        after = entry
+        for _, step in steps:
+            after = _done(after, step)
+        async with self.executor.transaction(run, [step for _, step in steps]) as connection:
+            for number, (stage, step) in enumerate(steps, start=entry.done):
+                if number > entry.done:
+                    self.executor.step_begins(run, number, stage, step, self.place)
+                    await point("before", run, number)
+                await self.executor.do(connection, run, stage, step)
+                await point("after", run, number)
             await self.journal.save(connection, after)
         _become(entry, after)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from covet_migrate.exceptions import DataLoss, HistoryError, MigrationError, MigrationLocked
+from covet_migrate.exceptions import DataLoss, HistoryError, MigrationError, MigrationFailed, MigrationLocked
 from covet_migrate.execution.events import Listener, MigrationFinished
-from covet_migrate.execution.executor import Executor, Settings
 from covet_migrate.execution.history import Applied, History
-from covet_migrate.execution.initial import is_there
 from covet_migrate.execution.journal import Entry, Journal
 from covet_migrate.execution.lock import hold
 from covet_migrate.execution.plan import (
@@ -25,12 +24,16 @@ from covet_migrate.execution.plan import (
     make_plan,
     states_before,
 )
-from covet_migrate.execution.stages import StepsOf, Target, stages_of
-from covet_migrate.execution.stakes import losses
+from covet_migrate.execution.settings import Settings
 from covet_migrate.migrations import Key, Migration
-from covet_migrate.state.rendering import Renderer
+from covet_migrate.state.models import State
 from covet_orm import Database, transaction_manager
-from covet_orm.exceptions import LockTimeout
+from covet_orm.exceptions import CommitUncertain, ConnectionLost, LockTimeout
+
+if TYPE_CHECKING:
+    from covet_migrate.execution.executor import Executor
+    from covet_migrate.execution.stages import StepsOf, Target
+    from covet_migrate.safety.findings import Finding
 
 __all__ = ["Migrator", "Status", "server_version"]
 
@@ -144,9 +147,10 @@ class Migrator:
         Args:
             app: an application; all of them by default.
             name: of one of its migrations, or the beginning of it; `zero` for none of them, the last by default.
-            yes: whether rows may be lost by taking migrations back.
+            yes: whether rows may be lost.
             fake: whether it is only written down.
-            fake_initial: whether the first migration of an application is only written down where its tables are there.
+            fake_initial: whether the first migration of an application is only written down where its tables are there,
+                as it makes them; what differs is in the error.
 
         Raises:
             MigrationFailed: a migration failed; the message says what the database is like, and what to type.
@@ -158,9 +162,10 @@ class Migrator:
             ConflictingMigrations: the migrations contradict each other.
             DatabaseError: the database cannot be asked.
         """
-        if not (fake or await self.plan(app, name) or await self._completed()):
-            # Those who start when all is done wait for nobody.
-            return []
+        with _between_migrations():
+            if not (fake or await self.plan(app, name) or await self._completed()):
+                # Those who start when all is done wait for nobody.
+                return []
         async with self._alone() as executor:
             done: list[Planned] = []
             batch: int | None = None
@@ -286,18 +291,22 @@ class Migrator:
             raise MigrationError(
                 "migrations have transactions of their own, and there is one around this: call it outside of it"
             )
-        await database.open()
-        async with hold(database, timeout=self.settings.wait, tell=self._tell) as lock:
-            try:
-                async with database.connection() as connection:
-                    await self.history.ensure(connection)
-                await self._write_down_completed()
-            except LockTimeout as error:
-                raise MigrationLocked(
-                    f"the history of migrations cannot be written: {error}. Nothing was changed; wait for the end of "
-                    "what writes, and type the same again"
-                ) from error
-            yield Executor(database, await self._known_target(), lock, self.settings, self._tell)
+        with _between_migrations():
+            await database.open()
+            async with hold(database, timeout=self.settings.wait, tell=self._tell) as lock:
+                try:
+                    async with database.connection() as connection:
+                        await self.history.ensure(connection)
+                    await self._write_down_completed()
+                except LockTimeout as error:
+                    raise MigrationLocked(
+                        f"the history of migrations cannot be written: {error}. Nothing was changed; wait for the end "
+                        "of what writes, and type the same again"
+                    ) from error
+                # Those who find nothing to do need neither it nor SQLAlchemy.
+                from covet_migrate.execution.executor import Executor
+
+                yield Executor(database, await self._known_target(), lock, self.settings, self._tell)
 
     async def _completed(self) -> list[Key]:
         """The squashed migrations that are to take the place of what they replace."""
@@ -330,6 +339,8 @@ class Migrator:
     async def _known_target(self) -> Target:
         if self._target is None:
             from covet_migrate.ddl import steps_of as usual
+            from covet_migrate.execution.stages import Target
+            from covet_migrate.state.rendering import Renderer
 
             steps_of: StepsOf = self._steps_of or usual
             kind, version = self.database.kind, await server_version(self.database)
@@ -349,13 +360,19 @@ class Migrator:
             batch = max((one.batch for one in history), default=0) + 1
         apps = {one.app for one in history}
         states = states_before(order, applied, plan)
+        there: Any = None
         for number, (planned, before) in enumerate(zip(plan, states, strict=True), start=1):
             first = fake_initial and planned.migration.is_initial and planned.migration.app not in apps
             if first and not planned.backward and planned.under_way is None:
-                renderer = executor.target.renderer
-                if await is_there(self.database, planned.migration, before, renderer):
+                # Few ask for it, and it takes a while to import.
+                from covet_migrate.execution.initial import is_there
+                from covet_migrate.inspection.schema import read_schema
+
+                there = there or await read_schema(self.database)
+                if await is_there(self.database, planned.migration, before, there):
                     await self._fake([planned], batch)
                     continue
+            there = None
             await executor.run(planned, before, number=number, total=len(plan), batch=batch)
         return batch
 
@@ -390,22 +407,70 @@ class Migrator:
                 )  # fmt: skip
 
     async def _check_loss(self, executor: Executor, plan: Sequence[Planned], *, yes: bool) -> None:
-        """See whether taking migrations back deletes what somebody may want, and whether they all have a way back."""
-        if not any(one.backward for one in plan):
+        """See whether a plan deletes what somebody may want, and whether what is taken back has a way back."""
+        backward = any(one.backward for one in plan)
+        if yes and not backward:
             return
-        applied = {one.key for one in await self.history.read()}
-        order = self.files.order(frozenset(applied))
+        from covet_migrate.execution.stages import stages_of
+        from covet_migrate.execution.stakes import losses
+
         stages = [
             stage
-            for planned, before in zip(plan, states_before(order, applied, plan), strict=True)
-            for stage in stages_of(planned.migration, before, executor.target, backward=True)
+            for planned, before in await self._on_tables_that_are_there(plan)
+            for stage in stages_of(planned.migration, before, executor.target, backward=planned.backward)
         ]
         lost = [] if yes else await losses(self.database, stages)
         if lost:
+            more = "" if backward else ', and in the migration operations.Reviewed(operation, "why") does, for good'
             raise DataLoss(
-                f"taking back {', '.join(str(one.migration) for one in plan)} deletes {'; '.join(map(str, lost))}. "
-                "Nothing was changed; `--yes` says that this may go"
+                f"{'taking back' if backward else 'applying'} {', '.join(str(one.migration) for one in plan)} deletes "
+                f"{'; '.join(map(str, lost))}. Nothing was changed; `--yes` says that this may go{more}"
             )
+
+    async def findings(self, plan: Sequence[Planned]) -> list[Finding]:
+        """What the rules of `migrations lint` find in what a plan does to tables that are there.
+
+        Args:
+            plan: of `plan`. Where something was interrupted, there are no findings.
+
+        Raises:
+            MigrationError: an operation does not fit its state.
+            DatabaseError: the database cannot be asked.
+        """
+        if not plan or any(one.backward or one.under_way is not None for one in plan):
+            return []
+        from covet_migrate.safety.linting import findings_of
+
+        target = await self._known_target()
+        pairs = await self._on_tables_that_are_there(plan)
+        return [one for planned, before in pairs for one in findings_of(planned.migration, before, target)]
+
+    async def _on_tables_that_are_there(self, plan: Sequence[Planned]) -> list[tuple[Planned, State]]:
+        """The migrations of a plan that may do something to rows that are there, with the states before them: not those
+        of an application of which nothing is applied."""
+        history = await self.history.read()
+        applied = {one.key for one in history}
+        apps = {one.app for one in history}
+        order = self.files.order(frozenset(applied))
+        pairs = zip(plan, states_before(order, applied, plan), strict=True)
+        return [(one, before) for one, before in pairs if one.backward or one.migration.app in apps]
+
+
+@contextmanager
+def _between_migrations() -> Iterator[None]:
+    """Tell what to do when the connection is lost, and no step of a migration is to blame.
+
+    Raises:
+        MigrationFailed: it was.
+    """
+    try:
+        yield
+    except (ConnectionLost, CommitUncertain) as error:
+        raise MigrationFailed(
+            f"the connection to the database was lost while its history of migrations was looked at: {error}. What is "
+            "done is written there, and no migration was under way. When the database is there again, type the same "
+            "again: it goes on from there"
+        ) from error
 
 
 async def server_version(database: Database) -> tuple[int, ...]:

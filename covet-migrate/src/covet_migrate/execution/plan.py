@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from covet.settings_schema import nearest
 from covet_migrate.exceptions import HistoryError, MigrationNotFound
 from covet_migrate.execution.history import Applied
+from covet_migrate.files.graph import conflict_of
 from covet_migrate.migrations import Key, Migration
 from covet_migrate.state.models import State
 
@@ -20,6 +21,7 @@ __all__ = [
     "MigrationFiles",
     "Planned",
     "backward",
+    "check_ends",
     "check_history",
     "completed",
     "descendants",
@@ -121,8 +123,11 @@ def make_plan(
 
     Raises:
         MigrationNotFound: there is no such application or migration.
+        ConflictingMigrations: an application has several ends, and none of them is named.
     """
     target = resolve(order, app, name)
+    if name is None:
+        check_ends(files, order)
     if app is None:
         wanted = {one.key for one in order}
     elif target is None and name == ZERO:
@@ -139,6 +144,22 @@ def make_plan(
     return [
         Planned(one, checksum=files.checksum(one.key)) for one in order if one.key in wanted and one.key not in applied
     ]
+
+
+def check_ends(files: MigrationFiles, order: Sequence[Migration]) -> None:
+    """Return when every application has one migration that none of it comes behind.
+
+    Raises:
+        ConflictingMigrations: one has several; the message says what to type.
+    """
+    followed = {parent for one in order for parent in files.parents(one.key) if parent[0] == one.app}
+    ends: dict[str, list[Key]] = {}
+    for one in order:
+        if one.key not in followed:
+            ends.setdefault(one.app, []).append(one.key)
+    conflicts = {app: keys for app, keys in sorted(ends.items()) if len(keys) > 1}
+    if conflicts:
+        raise conflict_of(conflicts)
 
 
 def backward(

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy
 
 from covet_migrate.actions.actions import Action, TableAction
+from covet_migrate.actions.custom import CustomAction
+from covet_migrate.ddl.rebuilding import rebuild_statements
 from covet_migrate.exceptions import Irreversible
 from covet_migrate.migrations import Migration
 from covet_migrate.operations.base import Change, Operation
@@ -116,7 +118,7 @@ def hash_of(step: Step) -> str:
     elif isinstance(step, Statement):
         text = f"{step.sql}\0{step.params!r}"
     elif isinstance(step, RebuildTable):
-        text = f"{step.before.name}\0{step.after.name}\0{sorted(step.columns.items())}"
+        text = "\0".join(rebuild_statements(step))
     else:
         text = described(step)
     return blake2b(f"{type(step).__name__}\0{text}".encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
@@ -124,6 +126,8 @@ def hash_of(step: Step) -> str:
 
 def tables_of(action: Action | None) -> set[str] | None:
     """The tables that an action is about; None where it does not say."""
+    if isinstance(action, CustomAction):
+        return set(action.tables()) or None
     if not isinstance(action, TableAction):
         return None
     before = getattr(action, "before", None)

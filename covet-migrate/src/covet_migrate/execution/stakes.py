@@ -1,15 +1,26 @@
-"""What is lost when migrations are taken back: tables and columns that go, and how many rows have something in them."""
+"""What is lost by migrations, or by taking them back: tables and columns that go, and how many rows have something in
+them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy
 
-from covet_migrate.actions.actions import CreateTable, DropColumn, DropTable, RenameColumn, RenameTable
+from covet_migrate.actions.actions import (
+    AddColumn,
+    CreateTable,
+    DropColumn,
+    DropTable,
+    Online,
+    RenameColumn,
+    RenameTable,
+)
 from covet_migrate.execution.stages import Stage
+from covet_migrate.operations.base import Operation
+from covet_migrate.operations.wrapping import Reviewed, Wrapping
 from covet_orm import Database
 from covet_orm.schema import table_names
 
@@ -41,7 +52,8 @@ class Loss:
 
 
 async def losses(database: Database, stages: Iterable[Stage]) -> list[Loss]:
-    """What goes with the actions of some operations that is not empty.
+    """What goes with the actions of some operations that is not empty, and of which nobody has said that it may go
+    (`operations.Reviewed`).
 
     Args:
         database: where.
@@ -49,10 +61,11 @@ async def losses(database: Database, stages: Iterable[Stage]) -> list[Loss]:
     """
     there = await table_names(database)
     tables: dict[str, str | None] = {}
-    columns: dict[tuple[str, str], str] = {}
+    columns: dict[tuple[str, str], str | None] = {}
     gone: list[tuple[str, str | None]] = []
     for stage in stages:
-        for action in stage.actions:
+        reviewed = _is_reviewed(stage)
+        for action in _flat(stage.actions):
             if isinstance(action, RenameTable):
                 tables[action.table.name] = tables.pop(action.before.name, action.before.name)
                 for (table, column), now in list(columns.items()):
@@ -64,15 +77,19 @@ async def losses(database: Database, stages: Iterable[Stage]) -> list[Loss]:
             elif isinstance(action, RenameColumn):
                 table = action.table.name
                 columns[table, action.after] = columns.pop((table, action.before), action.before)
-            elif isinstance(action, (DropTable, DropColumn)):
+            elif isinstance(action, AddColumn):
+                columns[action.table.name, action.column.name] = None
+            elif isinstance(action, (DropTable, DropColumn)) and not reviewed:
                 name = tables.get(action.table.name, action.table.name)
                 if name is None or name not in there:
                     continue
                 if isinstance(action, DropTable):
                     gone.append((name, None))
-                else:
+                elif action.column.computed is None:
                     column = action.column.name
-                    gone.append((name, columns.get((action.table.name, column), column)))
+                    now = columns.get((action.table.name, column), column)
+                    # One that comes on the way has nothing in it.
+                    gone += [] if now is None else [(name, now)]
     dropped = {table for table, column in gone if column is None}
     counted = [
         Loss(table, column, await _count(database, table, column))
@@ -80,6 +97,25 @@ async def losses(database: Database, stages: Iterable[Stage]) -> list[Loss]:
         if column is None or table not in dropped
     ]
     return [loss for loss in counted if loss.rows]
+
+
+def _is_reviewed(stage: Stage) -> bool:
+    """Whether somebody has looked at what an operation does: forward, that is."""
+    operation: Operation = stage.operation
+    while isinstance(operation, Wrapping):
+        if isinstance(operation, Reviewed):
+            return not stage.change.backward
+        operation = operation.operation
+    return False
+
+
+def _flat(actions: Iterable[Any]) -> Iterator[Any]:
+    """Actions, those that are done online as well."""
+    for action in actions:
+        if isinstance(action, Online):
+            yield from _flat(action.actions)
+        else:
+            yield action
 
 
 async def _count(database: Database, table: str, column: str | None) -> int:

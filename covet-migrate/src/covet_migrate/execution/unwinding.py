@@ -6,7 +6,7 @@ own with the journal: interrupted as well, the next one goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +20,15 @@ from covet_migrate.execution.journalled import Worker, working
 from covet_migrate.execution.plan import Planned
 from covet_migrate.execution.stages import Stage, stages_of
 from covet_migrate.state.models import State
+from covet_migrate.steps import Call
 from covet_orm.exceptions import OrmError
 
 __all__ = ["unwind"]
 
 IN_PART = "in part"
-"""What stands in the journal as long as an operation is to be taken back of which only a part was done."""
+"""Stands in the journal, in the place of a position, as long as an operation is to be taken back of which only a part
+was done: up to which key a step that moves data in batches came (`until`), and up to which that is taken back
+(`position`); and whether one that moves data was done (`called`)."""
 REPEATABLE = (AlterColumn, SetTableComment)
 """What may be done twice."""
 
@@ -44,7 +47,7 @@ async def unwind(executor: Executor, planned: Planned, before: State) -> None:
         HistoryError: what was done of an operation cannot be told, or the file was changed.
     """
     backward = planned.backward
-    place = Place(planned.migration, not backward, kept=True)
+    place = Place(planned.migration, not backward, kept=True, unwinding=True)
     forth = stages_of(planned.migration, before, executor.target, backward=backward)
     try:
         async with working(executor) as connection:
@@ -53,17 +56,18 @@ async def unwind(executor: Executor, planned: Planned, before: State) -> None:
                 entry = await worker.journal.find(one, planned.migration.key)
             if entry is None:
                 return
-            if entry.unwound is None:
-                await _begin(worker, Run(planned, forth, 1, 1, 0), entry)
-            whole = forth[: entry.unwound]
-            partly = forth[entry.unwound or 0] if entry.position == IN_PART else None
-            numbers = {stage.number for stage in (*whole, *([partly] if partly else []))}
-            back = stages_of(planned.migration, before, executor.target, backward=not backward, only=numbers)
-            if partly is not None:
-                await _take_back_a_part(worker, entry, next(one for one in back if one.number == partly.number))
             flipped = replace(planned, backward=not backward)
-            rest = [stage for stage in back if partly is None or stage.number != partly.number]
-            run = Run(flipped, rest, 1, 1, 0)
+
+            def back(numbers: Collection[int]) -> Run:
+                stages = stages_of(planned.migration, before, executor.target, backward=not backward, only=numbers)
+                return Run(flipped, stages, 1, 1, 0)
+
+            if entry.unwound is None:
+                await _begin(worker, Run(planned, forth, 1, 1, 0), entry, back)
+            whole = entry.unwound or 0
+            if _is_in_part(entry):
+                await _take_back_a_part(worker, back([forth[whole].number]), entry)
+            run = back([stage.number for stage in forth[:whole]])
             place.steps, place.done = len(run.steps), entry.done
             worker.check(run, entry)
             executor.started(run, entry.done)
@@ -78,8 +82,8 @@ async def unwind(executor: Executor, planned: Planned, before: State) -> None:
         raise failed(place, error) from error
 
 
-async def _begin(worker: Worker, run: Run, entry: Entry) -> None:
-    """Find out what is done, and write down that it is being taken back."""
+async def _begin(worker: Worker, run: Run, entry: Entry, back: Callable[[Collection[int]], Run]) -> None:
+    """Find out what is done, and write down that it is being taken back, where it can be."""
     worker.check(run, entry)
     if entry.under_way:
         await worker.settle(run, entry)
@@ -90,25 +94,59 @@ async def _begin(worker: Worker, run: Run, entry: Entry) -> None:
             break
         left -= len(stage.steps)
         whole += 1
-    entry.unwound, entry.position = whole, IN_PART if left else None
+    # A batch that is done is a part as well.
+    in_part = bool(left) or entry.position is not None
+    entry.unwound = whole
+    called = any(isinstance(step, Call) for step in run.stages[whole].steps[:left]) if in_part else False
+    told = {IN_PART: True, "until": entry.position, "position": None, "called": called}
+    entry.position = told if in_part else None
     entry.done, entry.hashes, entry.under_way = 0, [], False
+    if in_part:
+        await _check_part(worker, back([run.stages[whole].number]).stages[0], entry)
+    # What cannot be taken back is told before anything of it is.
+    back([stage.number for stage in run.stages[:whole]])
     async with worker.connection() as connection:
         await worker.journal.save(connection, entry)
     await point("unwinding", run, whole)
 
 
-async def _take_back_a_part(worker: Worker, entry: Entry, stage: Stage) -> None:
+def _is_in_part(entry: Entry) -> bool:
+    return isinstance(entry.position, dict) and IN_PART in entry.position
+
+
+async def _check_part(worker: Worker, stage: Stage, entry: Entry) -> None:
+    """Return when an operation of which only a part was done can be taken back.
+
+    Raises:
+        HistoryError: it cannot be seen how much of it is there.
+    """
+    for action, _ in _all_of(stage.actions):
+        if _is_in_batches(action, entry) or isinstance(action, REPEATABLE):
+            continue
+        async with worker.connection() as connection:
+            if await in_effect(connection, worker.kind, action) is None:
+                raise HistoryError(
+                    f"{entry.app}.{entry.name}: of {stage.operation.describe()!r} a part was done, and how much of it "
+                    "cannot be seen in the schema. Type `migrate` to bring it to an end; or put it right by hand, and "
+                    f"let `migrate {entry.app} {entry.name} --fake` take it for done. Nothing was changed now"
+                )
+
+
+def _is_in_batches(action: object, entry: Entry) -> bool:
+    """Whether an action moves data in batches, so that it is known how far it came."""
+    return isinstance(action, Call) and not (action.transactional or entry.position["called"])
+
+
+async def _take_back_a_part(worker: Worker, run: Run, entry: Entry) -> None:
     """Take back an operation of which only a part was done: what of it is not there need not be."""
     executor = worker.executor
+    (stage,) = run.stages
     for action, how in _all_of(stage.actions):
+        if _is_in_batches(action, entry):
+            await _take_back_batches(worker, run, entry, stage, action)
+            continue
         async with worker.connection() as connection:
             done = await in_effect(connection, worker.kind, action)
-        if done is None and not isinstance(action, REPEATABLE):
-            raise HistoryError(
-                f"{entry.app}.{entry.name}: of {stage.operation.describe()!r} a part was done, and how much of it "
-                "cannot be seen in the schema. Type `migrate` to bring it to an end; or put it right by hand, and let "
-                f"`migrate {entry.app} {entry.name} --fake` take it for done. Nothing was changed now"
-            )
         # Of what was to be a constraint an index may be there alone.
         if done and (how is action or not isinstance(action, DropConstraint)):
             continue
@@ -118,6 +156,31 @@ async def _take_back_a_part(worker: Worker, entry: Entry, stage: Stage) -> None:
     entry.position = None
     async with worker.connection() as connection:
         await worker.journal.save(connection, entry)
+
+
+async def _take_back_batches(worker: Worker, run: Run, entry: Entry, stage: Stage, step: Call) -> None:
+    """Take back what a step did that moves data in batches, as far as it came."""
+    if entry.position["until"] is None:
+        # It was not begun.
+        return
+
+    async def save(position: object) -> None:
+        entry.position = {**entry.position, "position": position}
+        async with worker.database.connection() as connection:
+            await worker.journal.save(connection, entry)
+
+    async def attempt() -> None:
+        told = entry.position
+        work = worker.executor.data_step(
+            run, stage, step, inside=False, position=told["position"], until=told["until"], save=save
+        )
+        try:
+            await work.call(step.function)
+        finally:
+            # What a batch wrote that was rolled back is not known.
+            entry.position = {**told, "position": work.position}
+
+    await worker.executor.patiently(worker.place, attempt)
 
 
 def _all_of(actions: Sequence[Any]) -> Iterator[tuple[Any, Any]]:

@@ -11,7 +11,7 @@ from covet_migrate.exceptions import NotSerializable
 from covet_migrate.files.layout import Bracket, Chain, Prefixed, Source, Suffixed, Text
 from covet_migrate.files.literals import text_literal
 from covet_migrate.state.expressions import unbound
-from covet_orm import Case, F, Func, Ordering, Q, Value, When
+from covet_orm import F, Ordering, Q, Value
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Arithmetic
 from covet_orm.expressions.conditions import Combined, Comparison
@@ -101,6 +101,9 @@ def _plain(value: Any, *more: type[Any]) -> Any:
 
 
 def _call(values: Values, value: Any, where: str) -> Source:
+    # Few models have any, and all functions come with them.
+    from covet_orm import Case, Func, When
+
     kind: Any = type(value)
     args, options = value.declared
     if isinstance(value, Func) and kind.__init__ is Func.__init__:

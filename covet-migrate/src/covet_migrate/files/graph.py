@@ -16,7 +16,7 @@ from covet_migrate.files.replacing import replaced_by
 from covet_migrate.migrations import Key, Migration
 from covet_migrate.state.models import State
 
-__all__ = ["Graph", "Replayed"]
+__all__ = ["Graph", "Replayed", "conflict_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +140,7 @@ class Graph:
         """
         conflicts = self.conflicts()
         if conflicts:
-            told = [
-                f"{app or 'the models'} has {' and '.join(name for _, name in keys)}" for app, keys in conflicts.items()
-            ]
-            app = next(iter(conflicts))
-            raise ConflictingMigrations(
-                f"migrations were made beside each other, and none of them comes last: {'; '.join(told)}. If they do "
-                f"not contradict each other, `covet makemigrations --merge{f' {app}' if app else ''}` makes one that "
-                "depends on them; else give one of them the other as a dependency"
-            )
+            raise conflict_of(conflicts)
 
     def find(self, app: str, name: str) -> Key:
         """The migration that a name, or the beginning of one, stands for: `0003`.
@@ -297,6 +289,21 @@ class Graph:
     def _where(self, key: Key) -> str:
         """The file of a migration, for messages."""
         return str(self._files.get(key, _told(key)))
+
+
+def conflict_of(conflicts: Mapping[str, Sequence[Key]]) -> ConflictingMigrations:
+    """The error about applications that have several ends.
+
+    Args:
+        conflicts: the ends of each.
+    """
+    told = [f"{app or 'the models'} has {' and '.join(name for _, name in keys)}" for app, keys in conflicts.items()]
+    app = next(iter(conflicts))
+    return ConflictingMigrations(
+        f"migrations were made beside each other, and none of them comes last: {'; '.join(told)}. If they do "
+        f"not contradict each other, `covet makemigrations --merge{f' {app}' if app else ''}` makes one that "
+        "depends on them; else give one of them the other as a dependency"
+    )
 
 
 def _ordered(edges: Mapping[Key, Collection[Key]], where: object) -> list[Key]:

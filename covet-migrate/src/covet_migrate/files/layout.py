@@ -29,12 +29,13 @@ class Source:
         self.forced = forced
         self.is_compound = is_compound
 
-    def broken(self, indent: str, used: int) -> str:
+    def broken(self, indent: str, used: int, behind: int) -> str:
         """It in several lines, of which the first is begun already.
 
         Args:
             indent: the blanks that the line begins with.
             used: how many columns behind them are taken.
+            behind: how many columns have to be free at the end of the last line.
         """
         return self.flat
 
@@ -68,7 +69,7 @@ class Bracket(Source):
         self.items = items
         self.close = close
 
-    def broken(self, indent: str, used: int) -> str:
+    def broken(self, indent: str, used: int, behind: int) -> str:
         if not self.items:
             return self.flat
         inner = indent + "    "
@@ -93,11 +94,15 @@ class Chain(Source):
             is_compound=True,
         )
 
-    def broken(self, indent: str, used: int) -> str:
+    def broken(self, indent: str, used: int, behind: int) -> str:
         first, *others = self.parts
         prefix = f"{self.operator} "
-        lines = [_lines(first, indent, used)]
-        lines += [f"{indent}{prefix}{_lines(part, indent, len(prefix))}" for part in others]
+        lines = [_lines(first, indent, used, 0)]
+        # Nothing stands behind a part but the next one, in a line of its own.
+        ends = [0] * (len(others) - 1) + [behind]
+        lines += [
+            f"{indent}{prefix}{_lines(part, indent, len(prefix), end)}" for part, end in zip(others, ends, strict=True)
+        ]
         return "\n".join(lines)
 
 
@@ -108,9 +113,9 @@ class Group(Source):
         super().__init__(f"({inner.flat})", forced=inner.forced)
         self.inner = inner
 
-    def broken(self, indent: str, used: int) -> str:
+    def broken(self, indent: str, used: int, behind: int) -> str:
         inside = indent + "    "
-        return f"(\n{inside}{_lines(self.inner, inside, 0)}\n{indent})"
+        return f"(\n{inside}{_lines(self.inner, inside, 0, 0)}\n{indent})"
 
 
 class Prefixed(Source):
@@ -121,8 +126,8 @@ class Prefixed(Source):
         self.inner = Group(inner) if inner.is_compound else inner
         super().__init__(operator + self.inner.flat, forced=inner.forced)
 
-    def broken(self, indent: str, used: int) -> str:
-        return self.operator + self.inner.broken(indent, used + len(self.operator))
+    def broken(self, indent: str, used: int, behind: int) -> str:
+        return self.operator + self.inner.broken(indent, used + len(self.operator), behind)
 
 
 class Suffixed(Source):
@@ -139,12 +144,12 @@ class Suffixed(Source):
         self.call = call
         super().__init__(self.base.flat + call.flat, forced=self.base.forced or call.forced)
 
-    def broken(self, indent: str, used: int) -> str:
+    def broken(self, indent: str, used: int, behind: int) -> str:
         # The last line of what is before the call is as long as its bracket.
-        base, behind = self.base.broken(indent, used), 1
+        base, taken = self.base.broken(indent, used, 0), 1
         if not self.base.forced and len(indent) + used + _width(self.base.flat) + len(self.call.open) <= WIDTH:
-            base, behind = self.base.flat, used + _width(self.base.flat)
-        return base + _lines(self.call, indent, behind)
+            base, taken = self.base.flat, used + _width(self.base.flat)
+        return base + _lines(self.call, indent, taken, behind)
 
 
 def lines_of(source: Source, indent: str, prefix: str, suffix: str) -> str:
@@ -163,7 +168,7 @@ def _lines(source: Source, indent: str, used: int, behind: int = 1) -> str:
     """As `lines_of`, by widths. A part in brackets has a comma behind it."""
     if not source.forced and len(indent) + used + _width(source.flat) + behind <= WIDTH:
         return source.flat
-    return source.broken(indent, used)
+    return source.broken(indent, used, behind)
 
 
 def _width(text: str) -> int:

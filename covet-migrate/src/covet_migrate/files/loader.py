@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
+from covet_migrate.collection import without_collection
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.files.bytecode import code_of
 from covet_migrate.files.checksums import chained
@@ -121,25 +120,12 @@ def load_files(locations: Mapping[str, Location]) -> Files:
         MigrationError: a file cannot be loaded, or is no migration; the message names the file and the line.
     """
     found: dict[Key, File] = {}
-    with _without_collection():
+    with without_collection():
         for app, location in sorted(locations.items()):
             for path in _migration_files(location.folder):
                 file = load_file(path, app, location.package)
                 found[file.migration.key] = file
     return Files(found, dict(locations))
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """A block in which nobody looks for garbage: of many objects are made, all of which stay, and looking through them
-    again and again takes longer than making them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def load_file(path: Path, app: str, package: str = "migrations") -> File:

@@ -28,9 +28,8 @@ from decimal import Decimal
 from enum import Enum, Flag
 from typing import Any
 
-import sqlalchemy
-
 from covet_migrate.exceptions import NotSerializable
+from covet_migrate.extensions import load_extensions
 from covet_migrate.files.expressions import expression_source
 from covet_migrate.files.imports import Imports
 from covet_migrate.files.layout import Bracket, Chain, Source, Text
@@ -38,6 +37,7 @@ from covet_migrate.files.literals import bytes_literal, number_literal, text_lit
 from covet_migrate.operations.base import Operation
 from covet_migrate.state.declarations import Declaration, declaration_of, same
 from covet_orm import DB_DEFAULT, UNSET, Expression, Field, Ordering
+from covet_orm.deferred import is_clause, sqlalchemy
 from covet_orm.indexes import Definition
 
 __all__ = ["Values", "register"]
@@ -66,9 +66,13 @@ class Values:
 
     Attributes:
         imports: the imports that what it wrote needs.
+
+    Raises:
+        MigrationError: an extension cannot be imported.
     """
 
     def __init__(self) -> None:
+        load_extensions()
         self.imports = Imports()
         self._depth = 0
 
@@ -120,7 +124,7 @@ class Values:
             return self.call(*declaration_of(value), where)
         if isinstance(value, Operation):
             return self._operation(value)
-        if isinstance(value, sqlalchemy.TextClause):
+        if is_clause(value) and isinstance(value, sqlalchemy.TextClause):
             return Bracket(f"{self.imports.module('sqlalchemy')}.text(", [("", Text(text_literal(value.text)))], ")")
         if isinstance(value, pathlib.PurePath):
             return self._called(

@@ -42,8 +42,9 @@ class Column:
         default: the SQL expression of its default; None without one, and for one that counts.
         generated: the SQL expression that it is computed by; None for every other.
         stored: whether a generated column is kept in the row.
-        counting: how the database counts in it: `serial`, `always` and `by default` (PostgreSQL), `auto_increment`
-            (MySQL, MariaDB), `rowid` and `autoincrement` (SQLite); None where it does not.
+        counting: how the database counts in it: `serial`, `serial of integer` where the sequence ends before the column
+            does, `always` and `by default` (PostgreSQL), `auto_increment` (MySQL, MariaDB), `rowid` and `autoincrement`
+            (SQLite); None where it does not.
         collation: its collation, where that is not the usual one of the table or the database.
         comment: its comment.
     """

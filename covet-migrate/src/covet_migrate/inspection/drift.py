@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy
 
-from covet_migrate.actions.actions import (
-    Action,
-    AddColumn,
-    AddConstraint,
-    AddIndex,
-    AlterColumn,
-    CreateTable,
-    DropColumn,
-    DropConstraint,
-    DropIndex,
-    RenameConstraint,
-    RenameIndex,
-    SetTableComment,
-)
+from covet_migrate.actions.actions import Action
 from covet_migrate.inspection.comparing import Difference, compare_tables
-from covet_migrate.inspection.descriptions import Table
-from covet_migrate.inspection.live_tables import live_table
-from covet_migrate.inspection.models import OWN_TABLES
+from covet_migrate.inspection.descriptions import Schema
+from covet_migrate.inspection.mending import mend
+from covet_migrate.inspection.own_tables import own_tables
 from covet_migrate.inspection.schema import read_schema
 from covet_migrate.inspection.shadow import shadow_of_tables, tables_of
 from covet_migrate.state.models import State
+from covet_migrate.state.rendering import historical_models
 from covet_orm import Database
+from covet_orm.exceptions import DatabaseError
 
-__all__ = ["Drift", "find_drift"]
+__all__ = ["Drift", "compare_with", "find_drift"]
 
-CHANGES = {
-    "type": "type",
-    "collation": "type",
-    "null": "null",
-    "default": "default",
-    "generated": "computed",
-    "counting": "counting",
-    "comment": "comment",
-}
-"""What an attribute that differs is called in the changes of a column."""
-ORDER = (
-    CreateTable, RenameConstraint, RenameIndex, DropConstraint, DropIndex, DropColumn, AlterColumn, AddColumn,
-    AddConstraint, AddIndex, SetTableComment,
-)  # fmt: skip
+CANNOT_CAST = "42846"
+"""PostgreSQL's code for a type of which it makes no other one."""
+BY_ITSELF = frozenset(("boolean", "smallint", "integer", "bigint", "numeric", "real", "double precision"))
+"""Types of which each is made of each of the others."""
 
 
 @dataclass
@@ -59,13 +37,13 @@ class Drift:
             by another program, or by SQL in a migration.
         actions: what makes the database as the migrations say, in an order in which it can be done; of what is unknown
             nothing is dropped.
-        by_hand: the differences that no action mends, such as another primary key.
+        by_hand: the differences that no action mends, and why: an unknown table refers to a key, for instance.
     """
 
     differences: list[Difference] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
-    by_hand: list[Difference] = field(default_factory=list)
+    by_hand: dict[Difference, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether anything differs in the tables that the migrations know."""
@@ -98,29 +76,53 @@ async def find_drift(
     tables, kept = tables_of(state, alias)
     if only is not None:
         kept &= _tables_of_apps(state, set(only))
-    wanted = await shadow_of_tables(database, tables)
     there = await read_schema(database)
-    after = {table.name: table for table in tables}
+    drift = await compare_with(database, there, tables, kept)
+    known = {table.name for table in tables} | own_tables(database)
+    drift.unknown += [f"table {name}" for name in sorted(there.tables) if name not in known]
+    return drift
+
+
+async def compare_with(
+    database: Database, there: Schema, tables: Sequence[sqlalchemy.Table], kept: Collection[str]
+) -> Drift:
+    """Compare what is there with what some tables would be there, as `find_drift` does.
+
+    Args:
+        database: the database.
+        there: what is there, as `read_schema` tells it.
+        tables: the tables, of one registry, with all that they refer to, in an order in which they can be created.
+        kept: the names of those that are compared.
+
+    Raises:
+        MigrationError, DatabaseError: as of `find_drift`.
+    """
+    wanted = await shadow_of_tables(database, tables)
     drift = Drift()
+    compared: dict[str, list[Difference]] = {}
     for name in [table.name for table in tables if table.name in kept]:
         found = compare_tables(there.tables.get(name), wanted.tables.get(name), there.kind)
         drift.unknown += [f"trigger {one.name} of {name}" for one in found if one.part == "trigger"]
-        found = [one for one in found if one.part != "trigger"]
-        drift.differences += found
-        mended = _Mending(after[name], there.tables.get(name))
-        drift.by_hand += mended.add(found)
-        drift.actions += mended.actions
-    ours = {*after, *OWN_TABLES, *(store.table.name for store in database.store_tables.values())}
-    drift.unknown += [f"table {name}" for name in sorted(there.tables) if name not in ours]
-    # Foreign keys come last: they need the tables and keys that are made before.
-    drift.actions.sort(key=lambda action: (_is_reference(action), ORDER.index(type(action))))
+        compared[name] = [one for one in found if one.part != "trigger" and _is_one(one, there.kind)]
+        drift.differences += compared[name]
+    if drift:
+        refused = await _refused(database, drift.differences)
+        mended = mend(there, {table.name: table for table in tables}, compared, refused)
+        drift.actions, drift.by_hand = mended.actions, mended.by_hand
     return drift
+
+
+def _is_one(one: Difference, kind: str) -> bool:
+    """Whether it is a difference that a migration could make or mend.
+
+    SQLite drops no constraint by its name, which stands in messages alone; and how a table counts is kept when it is
+    made anew.
+    """
+    return kind != "sqlite" or not ((one.only_name and one.part != "index") or one.attribute == "counting")
 
 
 def _tables_of_apps(state: State, apps: set[str]) -> set[str]:
     labels = {model.label for model in state if model.app in apps}
-    from covet_migrate.state.rendering import historical_models
-
     found: set[str] = set()
     for model in historical_models(state):
         owner = model._meta.link_of or model
@@ -129,94 +131,27 @@ def _tables_of_apps(state: State, apps: set[str]) -> set[str]:
     return found
 
 
-def _is_reference(action: Action) -> bool:
-    constraint = getattr(action, "constraint", None)
-    return isinstance(action, AddConstraint) and isinstance(constraint, sqlalchemy.ForeignKeyConstraint)
-
-
-class _Mending:
-    """Collects the actions that make one table as it is to be."""
-
-    def __init__(self, after: sqlalchemy.Table, there: Table | None) -> None:
-        self.after = after
-        self.live = None if there is None else live_table(there)
-        self.actions: list[Any] = []
-        self.altered: dict[str, set[str]] = {}
-
-    def add(self, found: Iterable[Difference]) -> list[Difference]:
-        """Take differences; those that no action mends come back."""
-        left = [one for one in found if not self._mend(one)]
-        for name, changes in self.altered.items():
-            assert self.live is not None
-            self.actions.append(
-                AlterColumn(
-                    table=self.after, before=self.live.c[name], column=self.after.c[name], changes=frozenset(changes)
-                )
-            )
-        return left
-
-    def _mend(self, one: Difference) -> bool:
-        if one.part == "table":
-            return self._mend_table(one)
-        if self.live is None:
-            return False
-        if one.part == "column":
-            return self._mend_column(one, str(one.name))
-        if one.part == "primary key":
-            return False
-        before = _part(self.live, one.one if one.only_name else one.name)
-        after = _part(self.after, one.name)
-        if one.only_name:
-            return self._rename(before, after)
-        if (one.one is not None and before is None) or (one.other is not None and after is None):
-            # Without a name, as SQLite may have it, there is nothing to be called by.
-            return False
-        if one.one is not None:
-            self._drop(before)
-        if one.other is not None:
-            self._create(after)
-        return True
-
-    def _mend_table(self, one: Difference) -> bool:
-        if one.attribute is None:
-            self.actions.append(CreateTable(table=self.after))
-            return True
-        if one.attribute == "comment":
-            self.actions.append(SetTableComment(table=self.after))
-        return one.attribute == "comment"
-
-    def _mend_column(self, one: Difference, name: str) -> bool:
-        assert self.live is not None
-        if one.attribute is not None:
-            self.altered.setdefault(name, set()).add(CHANGES[one.attribute])
-        elif one.one is None:
-            self.actions.append(AddColumn(table=self.after, column=self.after.c[name]))
-        else:
-            self.actions.append(DropColumn(table=self.after, column=self.live.c[name]))
-        return True
-
-    def _rename(self, before: Any, after: Any) -> bool:
-        if isinstance(after, sqlalchemy.Index) and isinstance(before, sqlalchemy.Index):
-            self.actions.append(RenameIndex(table=self.after, index=after, before=str(before.name)))
-        elif isinstance(after, sqlalchemy.Constraint) and isinstance(before, sqlalchemy.Constraint):
-            self.actions.append(RenameConstraint(table=self.after, constraint=after, before=before))
-        else:
-            return False
-        return True
-
-    def _drop(self, one: Any) -> None:
-        if isinstance(one, sqlalchemy.Index):
-            self.actions.append(DropIndex(table=self.after, index=one))
-        else:
-            self.actions.append(DropConstraint(table=self.after, constraint=one))
-
-    def _create(self, one: Any) -> None:
-        if isinstance(one, sqlalchemy.Index):
-            self.actions.append(AddIndex(table=self.after, index=one))
-        else:
-            self.actions.append(AddConstraint(table=self.after, constraint=one))
-
-
-def _part(table: sqlalchemy.Table, name: str | None) -> Any:
-    parts: list[Any] = [*table.constraints, *table.indexes]
-    return next((one for one in parts if name is not None and one.name is not None and str(one.name) == name), None)
+async def _refused(database: Database, differences: Iterable[Difference]) -> set[tuple[str, str]]:
+    """The pairs of types of which PostgreSQL makes no second one of the first; the others make anything of anything."""
+    pairs = {
+        (one.one, one.other)
+        for one in differences
+        if one.attribute == "type" and one.one is not None and one.other is not None
+    }
+    asked = [pair for pair in sorted(pairs) if not BY_ITSELF.issuperset(one.partition("(")[0] for one in pair)]
+    if database.kind != "postgresql" or not asked:
+        return set()
+    refused: set[tuple[str, str]] = set()
+    # A connection of its own: an error spoils the transaction that there may be.
+    connection = await database.connect()
+    try:
+        for old, new in asked:
+            try:
+                await connection.fetch(f"SELECT NULL::{old}::{new}")
+            except DatabaseError as error:
+                if error.code != CANNOT_CAST:
+                    raise
+                refused.add((old, new))
+    finally:
+        await connection.close()
+    return refused

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import covet_orm as orm
+from covet_migrate.exceptions import MigrationError
+from covet_migrate.extensions import load_extensions
 from covet_orm import Field
 
-__all__ = ["FieldType", "counting_type", "field_type"]
+__all__ = ["FieldType", "counting_type", "field_type", "register_type"]
 
 
 class FieldType(NamedTuple):
@@ -154,13 +156,46 @@ COUNTING = {
 }
 
 
+_registered: dict[str, dict[str, Made]] = {}
+
+
+def register_type(kind: str, pattern: str, made: Made) -> None:
+    """Say which field makes a column of a type, for `inspectdb`; before those that Covet knows.
+
+        register_type("postgresql", "citext", lambda found: FieldType(AnyCaseField))
+
+    Args:
+        kind: `postgresql`, `mysql`, `mariadb` or `sqlite`.
+        pattern: a regular expression of the whole type, in the words of the database.
+        made: gives the field, of what the expression found.
+
+    Raises:
+        MigrationError: there is no such database, or the pattern is no regular expression.
+    """
+    if kind not in KINDS:
+        raise MigrationError(f"no database is called {kind!r}; there are {', '.join(KINDS)}")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise MigrationError(f"register_type({kind!r}, {pattern!r}): it is no regular expression: {error}") from error
+    _registered.setdefault(kind, {})[pattern] = made
+
+
 def field_type(kind: str, type: str) -> FieldType:
     """The field for a type, in the words of a database; the nearest where none makes just that type.
 
     Args:
         kind: `postgresql`, `mysql`, `mariadb` or `sqlite`.
         type: the type.
+
+    Raises:
+        MigrationError: an extension cannot be imported.
     """
+    load_extensions()
+    for pattern, made in _registered.get(kind, {}).items():
+        found = re.fullmatch(pattern, type)
+        if found is not None:
+            return made(found)
     if kind == "postgresql" and type.endswith("[]"):
         inner = field_type(kind, type.removesuffix("[]"))
         return FieldType(orm.ArrayField, (inner.made(),), {}, inner.exact)

@@ -16,6 +16,7 @@ from covet_migrate.inspection.constraints import ConstraintReader
 from covet_migrate.inspection.descriptions import Column, ForeignKey, Schema, Table
 from covet_migrate.inspection.field_types import FieldType, counting_type, field_type
 from covet_migrate.inspection.naming import class_name, field_name, free_name
+from covet_migrate.inspection.own_tables import OWN_TABLES
 from covet_migrate.state.models import ModelState, State
 from covet_orm import Field, RawSQL
 from covet_orm.models.names import name_of, shortened
@@ -23,8 +24,6 @@ from covet_orm.models.options import usual_table
 
 __all__ = ["Inspected", "Note", "inspected_models"]
 
-OWN_TABLES = frozenset(("covet_migrations", "covet_migrations_journal"))
-"""The tables in which migrations keep what they know."""
 ACTIONS = {
     "CASCADE": None,
     "SET NULL": orm.SET_NULL,
@@ -76,9 +75,11 @@ def inspected_models(
         schema: what is there, as `read_schema` gives it.
         app: the label of the application that they are to belong to.
         only: the names of the tables; all of them by default. What they refer to comes with them.
-        leave_out: the names of tables that get no model.
+        leave_out: the names of tables that get no model, unless `only` names them: those of Covet itself by default;
+            `own_tables` gives those of a database.
     """
-    wanted = _wanted(schema, None if only is None else set(only)) - set(leave_out)
+    named = None if only is None else set(only)
+    wanted = _wanted(schema, named) - (set(leave_out) - (named or set()))
     tables = {name: table for name, table in sorted(schema.tables.items()) if name in wanted}
     labels: dict[str, str] = {}
     for name in tables:

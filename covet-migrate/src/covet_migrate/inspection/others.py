@@ -1,8 +1,9 @@
 """What other tools recorded of their migrations in a database: where to begin from when one comes from them.
 
-Django has a row for each migration in `django_migrations`, Alembic the newest revision (of each branch) in
-`alembic_version`. Their files are not read and not needed: the first migration here is made of the models, and
-`migrate --fake-initial` takes it for done where the tables are as it would make them.
+Django has a row for each migration in `django_migrations`, Tortoise in `tortoise_migrations`, aerich in `aerich`;
+Alembic has the newest revision (of each branch) in `alembic_version`. Their files are not read and not needed: the
+first migration here is made of the models, and `migrate --fake-initial` takes it for done where the tables are as it
+would make them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ class Recorded:
     """A migration that another tool recorded.
 
     Attributes:
-        tool: `django` or `alembic`.
+        tool: `django`, `alembic`, `tortoise` or `aerich`.
         app: the label of the application; empty for Alembic, which knows none.
         name: the name of the migration, or the revision.
         when: when it was applied, in UTC; None where the tool does not tell.
     """
 
-    tool: Literal["django", "alembic"]
+    tool: Literal["django", "alembic", "tortoise", "aerich"]
     app: str
     name: str
     when: dt.datetime | None = None
@@ -39,8 +40,8 @@ class Recorded:
 
 
 async def recorded_by_others(database: Database) -> list[Recorded]:
-    """The migrations that Django or Alembic recorded in a database, each tool's in the order in which they were
-    applied; none where there are no tables of theirs.
+    """The migrations that Django, Alembic, Tortoise or aerich recorded in a database, each tool's in the order in which
+    they were applied; none where there are no tables of theirs.
 
     Args:
         database: the database.
@@ -57,6 +58,12 @@ async def recorded_by_others(database: Database) -> list[Recorded]:
     if "alembic_version" in tables:
         rows = (await database.query("SELECT version_num FROM alembic_version ORDER BY version_num")).rows
         found += [Recorded("alembic", "", str(row[0])) for row in rows]
+    if "tortoise_migrations" in tables:
+        rows = (await database.query("SELECT app, name, applied_at FROM tortoise_migrations ORDER BY id")).rows
+        found += [Recorded("tortoise", str(app), str(name), _moment(applied)) for app, name, applied in rows]
+    if "aerich" in tables:
+        rows = (await database.query("SELECT app, version FROM aerich ORDER BY id")).rows
+        found += [Recorded("aerich", str(app), str(name).removesuffix(".py")) for app, name in rows]
     return found
 
 

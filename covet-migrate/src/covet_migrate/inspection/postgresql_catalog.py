@@ -38,9 +38,11 @@ COLUMNS = """
     SELECT c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
         pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text, a.attidentity::text, o.collname,
         pg_catalog.col_description(c.oid, a.attnum),
-        EXISTS (SELECT FROM pg_catalog.pg_depend p WHERE p.refobjid = c.oid AND p.refobjsubid = a.attnum
+        (SELECT pg_catalog.format_type(s.seqtypid, NULL)
+            FROM pg_catalog.pg_depend p JOIN pg_catalog.pg_sequence s ON s.seqrelid = p.objid
+            WHERE p.refobjid = c.oid AND p.refobjsubid = a.attnum
             AND p.classid = 'pg_catalog.pg_class'::regclass AND p.deptype = 'a'
-            AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%')
+            AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%' LIMIT 1)
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -81,6 +83,8 @@ SEQUENCES = """
     WHERE n.nspname = $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
         WHERE d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i'))
     ORDER BY c.relname"""
+INTEGERS = {"smallint": 2, "integer": 4, "bigint": 8}
+"""Types that count, and their bytes."""
 EXTENSIONS = "SELECT extname FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql' ORDER BY extname"
 
 
@@ -189,9 +193,13 @@ def _inspect(inspector: sqlalchemy.Inspector, schema: str) -> _Told:
 
 def _column(
     name: str, kind: str, null: bool, expression: str | None, generated: str, identity: str, collation: str | None,
-    comment: str | None, serial: bool,
+    comment: str | None, sequence: str | None,
 ) -> Column:  # fmt: skip
-    counting = {"a": "always", "d": "by default"}.get(identity) or ("serial" if serial else None)
+    counting = {"a": "always", "d": "by default"}.get(identity)
+    if counting is None and sequence is not None:
+        # A key that was made larger by other tools goes on counting to the end of what it was.
+        narrow = INTEGERS.get(sequence, 0) < INTEGERS.get(kind, 0)
+        counting = f"serial of {sequence}" if narrow else "serial"
     return Column(
         name=name,
         type=kind,

@@ -73,7 +73,7 @@ def _table(
 ) -> Table:
     columns = list(columns)
     key = tuple(column for column, *_, pk, _ in sorted(columns, key=lambda one: one[-2]) if pk)
-    named = {tuple(part.lower() for part in parts): told for told, parts in created.uniques}
+    declared = [(told, tuple(part.lower() for part in parts)) for told, parts in created.uniques]
     uniques: list[Unique] = []
     others: list[Index] = []
     collations = {one.name.lower(): one.collation or "BINARY" for one in created.columns.values()}
@@ -83,7 +83,13 @@ def _table(
             others.append(_index(index, bool(unique), parts, texts[index], collations))
         elif origin == "u":
             of = tuple(part[2] for part in parts)
-            uniques.append(Unique(name=named.get(tuple(one.lower() for one in of)), columns=of))
+            found = next((one for one in declared if one[1] == tuple(part.lower() for part in of)), None)
+            if found is not None:
+                declared.remove(found)
+            uniques.append(Unique(name=None if found is None else found[0], columns=of))
+    # SQLite makes no index where the primary key, or another constraint, has one of the same columns.
+    names = {column[0].lower(): column[0] for column in columns}
+    uniques += [Unique(name=told, columns=tuple(names.get(part, part) for part in parts)) for told, parts in declared]
     return Table(
         name=name,
         columns=tuple(_column(created, key, *one) for one in columns),

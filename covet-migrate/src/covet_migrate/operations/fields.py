@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import sqlalchemy
-
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.operations.base import Change, Operation
 from covet_migrate.operations.keys import with_referring
@@ -15,8 +13,8 @@ from covet_migrate.state.declarations import migrated_field
 from covet_migrate.state.models import ModelState, State
 from covet_migrate.state.renaming import renamed_fields, renamed_in
 from covet_orm import Field, ForeignKey, ManyToManyField
+from covet_orm.deferred import sqlalchemy
 from covet_orm.fields.base import UNSET
-from covet_orm.models.definitions import DefinedValue
 
 __all__ = ["AddField", "AlterField", "FieldOperation", "RemoveField", "RenameField"]
 
@@ -100,7 +98,7 @@ class AddField(FieldOperation):
             return []
         if isinstance(other, RenameField):
             return [AddField(self.model_name, other.new, self.field, **_given(self.fill))]
-        if isinstance(other, AlterField):
+        if isinstance(other, AlterField) and _same_column(self.field, other.field):
             fill = self.fill if self.fill is not UNSET else other.fill
             return [AddField(self.model_name, self.field_name, other.field, **_given(fill))]
         return None
@@ -177,7 +175,7 @@ class AlterField(FieldOperation):
             return None
         if isinstance(other, RemoveField):
             return [other]
-        if isinstance(other, AlterField):
+        if isinstance(other, AlterField) and _same_column(self.field, other.field):
             fill = other.fill if other.fill is not UNSET else self.fill
             return [AlterField(self.model_name, self.field_name, other.field, **_given(fill))]
         # A column that is told its name, so that it keeps it when the field is renamed, is told it before that.
@@ -250,6 +248,12 @@ class RenameField(FieldOperation):
         return change.model_actions(label, label, fields=fields)
 
 
+def _same_column(one: Field[Any], other: Field[Any]) -> bool:
+    """Whether two forms of a field say the same of the name of its column: the name that one of them gives away may be
+    that of another field meanwhile."""
+    return one.db_column == other.db_column
+
+
 def _deletes(other: Operation, field: FieldOperation) -> bool:
     """Whether an operation deletes the model of a field."""
     return isinstance(other, DeleteModel) and other.name == field.name
@@ -273,7 +277,11 @@ def filling(change: Change, label: str, name: str, given: Any) -> Mapping[str, s
         return {} if field.db_default is UNSET or field.null else {field.column: field.server_default()}
     if callable(value):
         value = value()
-    return {} if value is None else {field.column: DefinedValue(field, value)}
+    if value is None:
+        return {}
+    from covet_orm.models.definitions import DefinedValue
+
+    return {field.column: DefinedValue(field, value)}
 
 
 def _through(field: Field[Any], label: str, names: Mapping[str, str]) -> Field[Any]:

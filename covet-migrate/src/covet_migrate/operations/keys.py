@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import sqlalchemy
-
 from covet_migrate.actions.actions import Action, AddConstraint, AlterColumn, DropConstraint, TableAction
 from covet_migrate.operations.base import Change
+from covet_orm.deferred import sqlalchemy
 
 __all__ = ["with_referring"]
 

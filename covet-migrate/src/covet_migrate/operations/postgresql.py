@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from covet_migrate.ddl.base import literal
 from covet_migrate.operations.base import Change, Operation
 from covet_migrate.state.models import State
 from covet_migrate.steps import Statement
@@ -89,6 +88,8 @@ class CreateCollation(DatabaseObject):
         self.deterministic = deterministic
 
     def sql(self, name: str) -> str:
+        from covet_migrate.ddl.base import literal
+
         provider = defining_dialect("postgresql").identifier_preparer.quote(self.provider)
         how = "" if self.deterministic else ", deterministic = false"
         return f"CREATE COLLATION {name} (locale = {literal(self.locale, 'postgresql')}, provider = {provider}{how})"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
-
-import sqlalchemy
-from sqlalchemy.exc import ArgumentError
+from typing import TYPE_CHECKING, Any
 
 from covet.settings_schema import nearest
 from covet_migrate.actions.actions import Execute
@@ -17,9 +15,12 @@ from covet_migrate.operations.base import Change, Operation
 from covet_migrate.operations.models import label_of
 from covet_migrate.state.models import State
 from covet_migrate.steps import Call, Statement
-from covet_orm import Condition, Database, Registry
+from covet_orm.deferred import sqlalchemy
 from covet_orm.dialects import KINDS, compile_statement
 from covet_orm.exceptions import QueryError
+
+if TYPE_CHECKING:
+    from covet_orm import Condition, Database, Registry
 
 __all__ = ["SQL", "RunPython", "RunSQL", "SeparateDatabaseAndState"]
 
@@ -28,9 +29,9 @@ Statements = OneStatement | Sequence[OneStatement]
 SQL = Statements | Mapping[str, Statements]
 """A statement, with or without parameters, several of them, or what there is for each kind of database."""
 
-Function = Callable[[Registry, Database], Awaitable[object]]
+Function = Callable[["Registry", "Database"], Awaitable[object]]
 """`async def function(models, database)`."""
-BatchFunction = Callable[[Registry, list[Any]], Awaitable[object]]
+BatchFunction = Callable[["Registry", list[Any]], Awaitable[object]]
 """`async def function(models, objects)`."""
 
 
@@ -40,6 +41,16 @@ class RunSQL(Operation):
         operations.RunSQL("CREATE VIEW adults AS SELECT * FROM person WHERE age > 17", "DROP VIEW adults")
         operations.RunSQL([("UPDATE person SET country = :country", {"country": "NZ"})], operations.RunSQL.noop)
         operations.RunSQL({"postgresql": "CREATE EXTENSION citext"}, {"postgresql": "DROP EXTENSION citext"})
+
+    A statement that changes many rows locks all of them until it ends. With `batched` it is run for one range of keys
+    after the other, from `:first` to `:last`, each in a transaction of its own; so no row is locked for long, progress
+    is shown, and what was interrupted goes on behind the last range. So the migration needs `atomic=False`:
+
+        operations.RunSQL(
+            "UPDATE post SET slug = lower(title) WHERE id BETWEEN :first AND :last AND slug IS NULL",
+            operations.RunSQL.noop,
+            batched="Post",
+        )
 
     Args:
         sql: a statement as the database takes it; or a statement with parameters, `:name` in it, and their values; or a
@@ -51,10 +62,13 @@ class RunSQL(Operation):
         state_operations: operations that say what it changes of the models, so that these know it.
         transactional: whether the statements may be run in a transaction. With False, the migration needs
             `atomic=False`.
+        batched: the model by whose keys it is run, which is of one column; of another application as `app.Name`.
+        size: how many rows a range has, at the most; fewer where they take long.
         elidable: whether it may be left out where migrations are squashed.
 
     Raises:
-        MigrationError: there is no such kind of database, or what was given is no SQL.
+        MigrationError: there is no such kind of database, what was given is no SQL, or with `batched` a statement does
+            not say `:first` and `:last`.
     """
 
     noop = ""
@@ -67,22 +81,29 @@ class RunSQL(Operation):
         state_operations: Iterable[Operation] = (),
         *,
         transactional: bool = True,
+        batched: str | None = None,
+        size: int = 5000,
         elidable: bool = False,
     ) -> None:
         self.sql = _checked(sql)
         self.reverse_sql = None if reverse_sql is None else _checked(reverse_sql)
         self.state_operations = list(state_operations)
         self.transactional = transactional
+        self.batched = batched
+        self.size = size
         self.reversible = reverse_sql is not None
         self.elidable = elidable
+        if batched is not None:
+            _require_range([*self.sql.values(), *(self.reverse_sql or {}).values()])
+            if size < 1:
+                raise MigrationError(f"RunSQL(size={size}): a batch has at least one row")
 
     def apply(self, state: State, app: str) -> State:
         return _applied(self.state_operations, state, app)
 
     def describe(self) -> str:
         texts = [sql for statements in self.sql.values() for sql, _ in statements]
-        text = " ".join(texts[0].split()) if texts else "nothing"
-        return f"Run SQL: {text if len(text) <= 60 else text[:57] + '...'}"
+        return f"Run SQL: {_shortened(texts[0]) if texts else 'nothing'}"
 
     def file_name(self) -> str:
         return "run_sql"
@@ -92,10 +113,17 @@ class RunSQL(Operation):
         if given is None:
             raise Irreversible(f"{self.describe()}: it has no reverse_sql")
         fallback = given.get("mysql", ()) if change.kind == "mariadb" else ()
+        statements = given.get(change.kind, given.get("", fallback))
+        if self.batched is None:
+            return [_statement(sql, values, change.kind, self.transactional) for sql, values in statements]
+        label = self.batched if "." in self.batched else label_of(change.app, self.batched)
+        if not change.lives_here(change.before[label]):
+            return []
         return [
-            _statement(sql, values, change.kind, self.transactional)
-            for sql, values in given.get(change.kind, given.get("", fallback))
-        ]
+            Call(function=partial(_run_in_batches, label, sql, values, self.size), name=_shortened(sql),
+                 transactional=False)
+            for sql, values in statements
+        ]  # fmt: skip
 
     def touches(self, app: str) -> Iterable[str] | None:
         return None
@@ -134,7 +162,7 @@ class RunPython(Operation):
         batched: the model whose objects the functions get, in the order of its key; of another application as
             `app.Name`.
         where: which of its objects.
-        size: how many at a time.
+        size: how many at a time, at the most; fewer where they take long.
         elidable: whether it may be left out where migrations are squashed.
 
     Raises:
@@ -247,6 +275,12 @@ class SeparateDatabaseAndState(Operation):
         return None
 
 
+async def _run_in_batches(label: str, sql: str, values: Mapping[str, Any], size: int, step: Any) -> None:
+    from covet_migrate.ddl.filling import run_in_batches
+
+    await run_in_batches(label, sql, values, size, step)
+
+
 async def _call(function: Any, step: Any) -> None:
     await function(step.models, step.database)
 
@@ -255,8 +289,7 @@ async def _call_in_batches(function: Any, label: str, where: Condition | None, s
     query = step.models[label].objects.all()
     if where is not None:
         query = query.filter(where)
-    rest = query if step.position is None else query.filter(pk__gt=step.position)
-    step.total = step.done + await rest.count()
+    step.total = step.done + await step.rest(query).count()
     await step.in_batches(query, partial(function, step.models), size=size)
 
 
@@ -297,6 +330,21 @@ def _statements(given: Any) -> list[tuple[str, Mapping[str, Any]]]:
     return found
 
 
+def _require_range(given: Iterable[Sequence[tuple[str, Mapping[str, Any]]]]) -> None:
+    """Raise an error where a statement is not one of a range of keys."""
+    for sql, _ in (one for statements in given for one in statements):
+        if lacking := [name for name in (":first", ":last") if not re.search(rf"(?<!:){name}\b", sql)]:
+            raise MigrationError(
+                f"RunSQL({sql:.200}, batched=...): it has no {' and no '.join(lacking)}, and would do all rows in "
+                "every batch; write `WHERE id BETWEEN :first AND :last`"
+            )
+
+
+def _shortened(sql: str) -> str:
+    text = " ".join(sql.split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _has_parameters(given: Any) -> bool:
     return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], Mapping)
 
@@ -304,6 +352,8 @@ def _has_parameters(given: Any) -> bool:
 def _statement(sql: str, values: Mapping[str, Any], kind: str, transactional: bool) -> Statement:
     params: tuple[Any, ...] = ()
     if values:
+        from sqlalchemy.exc import ArgumentError
+
         try:
             compiled = compile_statement(sqlalchemy.text(sql).bindparams(**values), kind)
             params = compiled.parameters()

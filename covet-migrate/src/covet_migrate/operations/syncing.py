@@ -7,14 +7,13 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-import sqlalchemy
-
 from covet_migrate.actions.actions import Execute
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.operations.base import Change
 from covet_migrate.operations.models import ModelOperation
 from covet_migrate.state.models import State
 from covet_migrate.steps import Call, Statement
+from covet_orm.deferred import sqlalchemy
 from covet_orm.schema import defining_dialect
 
 __all__ = ["StopSyncFields", "SyncFields"]
@@ -57,13 +56,13 @@ class _Syncing(ModelOperation):
         columns = [model._meta.by_name[name].column for name in (self.old, self.new)]
         triggers = _Triggers(change.kind, model.__table__, *columns)
         if self.starts is change.backward:
-            return [_execute(sql) for sql in triggers.drop()]
+            return [triggers.statement(sql) for sql in triggers.drop()]
         fill = partial(_fill, model.__table__, triggers.new, triggers.quote(triggers.old))
         copied = Call(function=fill, name=f"fill {triggers.table.name}.{triggers.new}", transactional=False)
         if change.kind == "sqlite":
             # Nobody else runs meanwhile: there is one file.
-            return [_execute(triggers.copy())]
-        return [*(_execute(sql) for sql in triggers.create()), copied]
+            return [triggers.statement(triggers.copy())]
+        return [*map(triggers.statement, triggers.create()), copied]
 
 
 class SyncFields(_Syncing):
@@ -160,12 +159,13 @@ class _Triggers:
         new, old = self.quote(self.new), self.quote(self.old)
         return f"UPDATE {self._table} SET {new} = {old} WHERE {new} IS NULL"
 
-
-def _execute(sql: str) -> Statement:
-    return Statement(sql=sql, action=Execute(sql=sql))
+    def statement(self, sql: str) -> Statement:
+        """A step of it. Of a table that has a trigger, nobody may write while it comes or goes."""
+        tables = (self.table.name,) if " TRIGGER " in sql.partition(" ON ")[0] else ()
+        return Statement(sql=sql, action=Execute(sql=sql, tables=tables))
 
 
 async def _fill(table: sqlalchemy.Table, column: str, value: str, step: Any) -> None:
     from covet_migrate.ddl.filling import fill_in_batches
 
-    await fill_in_batches(table, column, value, 2000, step)
+    await fill_in_batches(table, column, value, 5000, step)

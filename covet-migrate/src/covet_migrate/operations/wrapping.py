@@ -102,13 +102,13 @@ class Online(Wrapping):
 
     Args:
         operation: the operation.
-        batch: how many rows get their values at a time.
+        batch: how many rows get their values at a time, at the most; fewer where they take long.
 
     Raises:
         MigrationError: a batch of no rows.
     """
 
-    def __init__(self, operation: Operation, *, batch: int = 2000) -> None:
+    def __init__(self, operation: Operation, *, batch: int = 5000) -> None:
         super().__init__(operation)
         if batch < 1:
             raise MigrationError(f"Online(batch={batch}): a batch has at least one row")

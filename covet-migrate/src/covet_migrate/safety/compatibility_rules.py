@@ -15,6 +15,7 @@ from covet_migrate.actions.actions import (
     DropConstraint,
     RenameColumn,
     RenameTable,
+    TableAction,
 )
 from covet_migrate.safety.findings import Severity
 from covet_migrate.safety.rules import Found, Subject, rule
@@ -31,7 +32,7 @@ __all__: list[str] = []
 )
 def rename_table(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(RenameTable):
-        yield Found(f"the table {action.before.name}, which becomes {action.table.name}")
+        yield Found(f"the table {action.before.name}, which becomes {action.table.name}", subject.step_of(action))
     yield from subject.written("rename-table")
 
 
@@ -46,7 +47,9 @@ def rename_table(subject: Subject) -> Iterator[Found]:
 )
 def rename_column(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(RenameColumn):
-        yield Found(f"the column {action.before} of {action.table.name}, which becomes {action.after}")
+        yield Found(
+            f"the column {action.before} of {action.table.name}, which becomes {action.after}", subject.step_of(action)
+        )
     yield from subject.written("rename-column")
 
 
@@ -67,7 +70,7 @@ def _is_required(column: sqlalchemy.Column[object]) -> bool:
 def required_column(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(AddColumn):
         if _is_required(action.column):
-            yield Found(f"the column {action.column.name} of {action.table.name}")
+            yield Found(f"the column {action.column.name} of {action.table.name}", subject.step_of(action))
     yield from subject.written("required-column")
 
 
@@ -81,7 +84,7 @@ def required_column(subject: Subject) -> Iterator[Found]:
 def required_column_unfilled(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(AddColumn):
         if _is_required(action.column) and action.fill is None:
-            yield Found(f"the column {action.column.name} of {action.table.name}")
+            yield Found(f"the column {action.column.name} of {action.table.name}", subject.step_of(action))
 
 
 @rule(
@@ -95,7 +98,7 @@ def required_column_unfilled(subject: Subject) -> Iterator[Found]:
 def not_null(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(AlterColumn):
         if "null" in action.changes and not action.column.nullable:
-            yield Found(f"the column {action.column.name} of {action.table.name}")
+            yield Found(f"the column {action.column.name} of {action.table.name}", subject.step_of(action))
     yield from subject.written("not-null")
 
 
@@ -109,7 +112,7 @@ def not_null(subject: Subject) -> Iterator[Found]:
 def drop_not_null(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(AlterColumn):
         if "null" in action.changes and action.column.nullable:
-            yield Found(f"the column {action.column.name} of {action.table.name}")
+            yield Found(f"the column {action.column.name} of {action.table.name}", subject.step_of(action))
     yield from subject.written("drop-not-null")
 
 
@@ -123,7 +126,7 @@ def drop_not_null(subject: Subject) -> Iterator[Found]:
 def drop_default(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(AlterColumn):
         if "default" in action.changes and _is_required(action.column):
-            yield Found(f"the column {action.column.name} of {action.table.name}")
+            yield Found(f"the column {action.column.name} of {action.table.name}", subject.step_of(action))
 
 
 @rule(
@@ -135,13 +138,13 @@ def drop_default(subject: Subject) -> Iterator[Found]:
 )
 def unique_added(subject: Subject) -> Iterator[Found]:
     fresh = {(one.table.name, one.column.name) for one in subject.actions(AddColumn)}
-    made: list[tuple[sqlalchemy.Table, Any]] = [(one.table, one.constraint) for one in subject.actions(AddConstraint)]
-    made += [(one.table, one.index) for one in subject.actions(AddIndex)]
-    for table, one in made:
+    made: list[tuple[TableAction, Any]] = [(one, one.constraint) for one in subject.actions(AddConstraint)]
+    made += [(one, one.index) for one in subject.actions(AddIndex)]
+    for action, one in made:
         unique = one.unique if isinstance(one, sqlalchemy.Index) else isinstance(one, sqlalchemy.UniqueConstraint)
-        columns = [(table.name, column.name) for column in getattr(one, "columns", ())]
+        columns = [(action.table.name, column.name) for column in getattr(one, "columns", ())]
         if unique and not any(column in fresh for column in columns):
-            yield Found(f"{one.name} of {table.name}")
+            yield Found(f"{one.name} of {action.table.name}", subject.step_of(action))
     yield from subject.written("unique-added")
 
 
@@ -160,7 +163,7 @@ def drop_foreign_key(subject: Subject) -> Iterator[Found]:
         if not isinstance(key, sqlalchemy.ForeignKeyConstraint) or str(key.name) in again:
             continue
         if not gone.intersection(key.column_keys):
-            yield Found(f"{key.name} of {action.table.name}")
+            yield Found(f"{key.name} of {action.table.name}", subject.step_of(action))
 
 
 def _dropped_column(action: object) -> str | None:

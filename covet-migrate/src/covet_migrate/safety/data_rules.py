@@ -24,7 +24,7 @@ __all__ = ["holds_all"]
 )
 def drop_table(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(DropTable):
-        yield Found(f"the table {action.table.name}")
+        yield Found(f"the table {action.table.name}", subject.step_of(action))
     yield from subject.written("drop-table")
 
 
@@ -40,7 +40,7 @@ def drop_table(subject: Subject) -> Iterator[Found]:
 def drop_column(subject: Subject) -> Iterator[Found]:
     for action in subject.actions(DropColumn):
         if action.column.computed is None:
-            yield Found(f"the column {action.column.name} of {action.table.name}")
+            yield Found(f"the column {action.column.name} of {action.table.name}", subject.step_of(action))
     yield from subject.written("drop-column")
 
 
@@ -57,7 +57,9 @@ def narrow_type(subject: Subject) -> Iterator[Found]:
         if "type" in action.changes and not holds_all(action.before.type, action.column.type):
             dialect = defining_dialect(subject.kind)
             old, new = (one.type.compile(dialect) for one in (action.before, action.column))
-            yield Found(f"the column {action.column.name} of {action.table.name}, from {old} to {new}")
+            yield Found(
+                f"the column {action.column.name} of {action.table.name}, from {old} to {new}", subject.step_of(action)
+            )
 
 
 def holds_all(before: sqlalchemy.types.TypeEngine[Any], after: sqlalchemy.types.TypeEngine[Any]) -> bool:

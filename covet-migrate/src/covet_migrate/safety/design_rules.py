@@ -73,7 +73,8 @@ def time_without_zone(subject: Subject) -> Iterator[Found]:
     instead="An index of the columns that narrow most, perhaps with include=[...] for those that are only read.",
 )
 def wide_index(subject: Subject) -> Iterator[Found]:
-    created = [index for one in subject.flat if isinstance(one, CreateTable) for index in one.table.indexes]
+    tables = [one.table for one in subject.flat if isinstance(one, CreateTable)]
+    created = [index for table in tables for index in sorted(table.indexes, key=lambda one: str(one.name))]
     for index in [*created, *(one.index for one in subject.flat if isinstance(one, AddIndex))]:
         if not index.unique and len(index.expressions) > MANY:
             yield Found(f"the index {index.name} of {index.table.name if index.table is not None else '?'}")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from covet_migrate.actions.custom import CustomAction
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.steps import Call, Statement, Step
 
@@ -113,7 +114,9 @@ def effects_of(steps: Iterable[Step], kind: str, version: tuple[int, ...]) -> li
     proven = Proven()
     found = []
     for step in steps:
-        if isinstance(step, Call):
+        if isinstance(step.action, CustomAction):
+            found.append(step.action.effect(step, kind, version))
+        elif isinstance(step, Call):
             found.append(Effect(known=False, changes_rows=True))
         elif kind == "sqlite":
             found.append(sqlite_effect(step))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from covet.settings_schema import nearest
 from covet_migrate.actions.actions import CreateTable, Execute, Online
+from covet_migrate.actions.custom import CustomAction
 from covet_migrate.ddl import LATEST, steps_of
 from covet_migrate.execution.stages import Stage, Target, described, stages_of
 from covet_migrate.migrations import Migration
@@ -18,7 +19,10 @@ from covet_migrate.state.models import State
 from covet_migrate.state.rendering import Renderer
 from covet_migrate.steps import Statement, Step
 
-__all__ = ["findings_of", "lint"]
+__all__ = ["UNUSED_REVIEW", "findings_of", "lint"]
+
+UNUSED_REVIEW = "unused-review"
+"""The rule about reviews of what is not found: it is found when all others have been asked."""
 
 
 def lint(
@@ -76,7 +80,7 @@ def findings_of(migration: Migration, before: State, target: Target, *, backward
             earlier=tuple(earlier),
             new_tables=new,
             flat=tuple(_flat(stage.actions)),
-            raw=tuple(_written(stage, target.kind)),
+            raw=tuple(_written(stage, of_stage, target.kind)),
         )
         of_operation = [_finding(rule, one, subject) for rule, one in _broken(subject)]
         found += sorted(_without_reviewed(of_operation, subject), key=lambda one: one.severity.rank)
@@ -99,9 +103,11 @@ def _flat(actions: Iterable[object]) -> Iterator[object]:
             yield one
 
 
-def _written(stage: Stage, kind: str) -> Iterator[tuple[Step, RawStatement]]:
-    for step in stage.steps:
-        if isinstance(step, Statement) and (step.action is None or isinstance(step.action, Execute)):
+def _written(stage: Stage, effects: Sequence[Effect], kind: str) -> Iterator[tuple[Step, RawStatement]]:
+    for step, effect in zip(stage.steps, effects, strict=True):
+        written = step.action is None or isinstance(step.action, Execute)
+        unknown = isinstance(step.action, CustomAction) and not effect.known
+        if isinstance(step, Statement) and (written or unknown):
             for statement in read_sql(step.sql, kind):
                 yield step, statement
 
@@ -120,7 +126,7 @@ def _where(subject: Subject, step: Step | None = None) -> Where:
 
 
 def _finding(rule: Rule, found: Found, subject: Subject) -> Finding:
-    effect = ""
+    effect = next((text for step, one in subject.raw if step is found.step and (text := one.describe())), "")
     for step, its in zip(subject.stage.steps, subject.effects, strict=True):
         if step is found.step and its.known:
             effect = its.describe()
@@ -150,5 +156,5 @@ def _without_reviewed(found: Sequence[Finding], subject: Subject) -> Iterator[Fi
 
 
 def _unused(what: str, subject: Subject) -> Finding:
-    rule = all_rules()["unused-review"]
+    rule = all_rules()[UNUSED_REVIEW]
     return Finding(rule.name, rule.severity, _where(subject), what, rule.why, rule.instead)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import sqlalchemy
 
 from covet_migrate.actions.actions import (
-    Action,
     AddColumn,
     AddConstraint,
     AddIndex,
@@ -16,6 +15,7 @@ from covet_migrate.actions.actions import (
     TableAction,
     ValidateConstraint,
 )
+from covet_migrate.actions.custom import CustomAction
 from covet_migrate.safety.effects import Blocks
 from covet_migrate.safety.findings import Severity
 from covet_migrate.safety.rules import Found, Subject, rule
@@ -305,7 +305,7 @@ def rows_under_lock(subject: Subject) -> Iterator[Found]:
     blocked = any(_locks(subject, step) and effect.blocks for step, effect in subject.earlier)
     for step, effect in zip(subject.stage.steps, subject.effects, strict=True):
         changes = effect.changes_rows or any(one is step and raw.changes_rows for one, raw in subject.raw)
-        if blocked and changes and not _is_new(subject, step.action):
+        if blocked and changes and not subject.is_new(step.action):
             yield Found("rows that are there", step)
         blocked = blocked or (_locks(subject, step) and effect.blocks > Blocks.NOBODY)
 
@@ -319,15 +319,11 @@ def rows_under_lock(subject: Subject) -> Iterator[Found]:
 )
 def all_rows_at_once(subject: Subject) -> Iterator[Found]:
     for step, effect in zip(subject.stage.steps, subject.effects, strict=True):
-        if effect.changes_rows and not isinstance(step, Call) and not _is_new(subject, step.action):
+        if effect.changes_rows and not isinstance(step, Call) and not subject.is_new(step.action):
             yield Found("rows that are there", step)
     yield from subject.written("all-rows-at-once")
 
 
 def _locks(subject: Subject, step: Step) -> bool:
     """Whether a step locks a table that is in use."""
-    return isinstance(step.action, TableAction) and not _is_new(subject, step.action)
-
-
-def _is_new(subject: Subject, action: Action | None) -> bool:
-    return isinstance(action, TableAction) and action.table.name in subject.new_tables
+    return isinstance(step.action, (TableAction, CustomAction)) and not subject.is_new(step.action)

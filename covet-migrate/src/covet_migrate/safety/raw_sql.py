@@ -11,6 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from covet_migrate.safety.effects import Blocks
+from covet_migrate.safety.postgresql import BLOCKS
+from covet_migrate.safety.raw_locks import lock_of
+
 __all__ = ["RawStatement", "read_sql"]
 
 DIALECTS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}
@@ -27,12 +31,29 @@ class RawStatement:
         tables: the tables that it names; empty where that is not known.
         changes_rows: whether it changes rows that are there.
         concurrent: whether it cannot be in a transaction.
+        lock: the lock that it takes on the table that it is about (PostgreSQL); empty where that is none, or not known.
     """
 
     rules: frozenset[str]
     tables: frozenset[str] = frozenset()
     changes_rows: bool = False
     concurrent: bool = False
+    lock: str = ""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Whom its lock keeps waiting (PostgreSQL)."""
+        if "reindex-not-concurrent" in self.rules:
+            # ACCESS EXCLUSIVE is on the indexes, at all of which is looked where a query is planned.
+            return Blocks.EVERYBODY
+        return BLOCKS[self.lock] if self.lock else Blocks.NOBODY
+
+    def describe(self) -> str:
+        """What it locks, for people; empty where that is nothing, or not known."""
+        if not self.lock:
+            return ""
+        on = f" on {', '.join(sorted(self.tables))}" if self.tables else ""
+        return f"{self.lock}{on}, which blocks {self.blocks}"
 
 
 NOT_LATER = r"(?!.*\bNOT VALID\b)"
@@ -94,7 +115,7 @@ HARMLESS = re.compile(
     r"(RECURSIVE )?(VIEW|MATERIALIZED VIEW|EXTENSION|FUNCTION|PROCEDURE|TRIGGER|SEQUENCE|SCHEMA|TYPE|TABLE|POLICY|"
     r"DOMAIN|COLLATION|STATISTICS|PUBLICATION|ROLE|USER|EVENT)\b|"
     r"DROP (VIEW|MATERIALIZED VIEW|EXTENSION|FUNCTION|PROCEDURE|TRIGGER|SEQUENCE|TYPE|POLICY|DOMAIN|STATISTICS|EVENT|"
-    r"PUBLICATION)\b|"
+    r"PUBLICATION|COLLATION)\b|"
     r"ALTER (VIEW|SEQUENCE|FUNCTION|PROCEDURE|EXTENSION|TYPE \S+ ADD VALUE|POLICY|ROLE|USER|DEFAULT PRIVILEGES)\b|"
     r"CREATE (UNIQUE |FULLTEXT |SPATIAL )?INDEX\b|DROP INDEX\b|REINDEX\b|VACUUM\b|"
     r"ALTER TABLE (IF EXISTS )?(ONLY )?\S+ (ADD|DROP|VALIDATE|ATTACH|DETACH|ENABLE|DISABLE|SET|RESET|OWNER|"
@@ -109,9 +130,11 @@ CONCURRENT = re.compile(
 )
 TABLE = re.compile(
     r"\b(?:(?:ALTER|DROP|TRUNCATE) TABLE (?:IF EXISTS )?(?:ONLY )?|TRUNCATE (?!TABLE)|"
-    r"INDEX (?:CONCURRENTLY )?(?:IF NOT EXISTS )?\S* ?ON (?:ONLY )?|^UPDATE (?:ONLY )?|^DELETE FROM (?:ONLY )?)(\S+)",
+    r"INDEX (?:CONCURRENTLY )?(?:IF NOT EXISTS )?\S* ?ON (?:ONLY )?|^UPDATE (?:ONLY )?|^DELETE FROM (?:ONLY )?|"
+    r"^LOCK (?:TABLE )?(?:ONLY )?|^REINDEX TABLE (?:CONCURRENTLY )?|^VACUUM (?:FULL )?|^CLUSTER (?:VERBOSE )?)(\S+)",
     re.IGNORECASE,
 )
+ROUTINE = re.compile(r"^CREATE\b.*\b(TRIGGER|PROCEDURE|FUNCTION|EVENT)\b", re.IGNORECASE)
 CHANGES_ROWS = re.compile(r"^(WITH\b.*\b)?(UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _COMPILED = [(rule, kinds, re.compile(pattern, re.IGNORECASE)) for rule, kinds, pattern in PATTERNS]
 _UNKNOWN = RawStatement(frozenset(("raw-sql",)))
@@ -141,11 +164,16 @@ def read_sql(sql: str, kind: str) -> list[RawStatement]:
 
 
 def _texts(dialect: Any, tokens: Sequence[Any]) -> list[str]:
-    """The words of each statement; a question mark for every literal."""
+    """The words of each statement; a question mark for every literal, nothing of what a trigger or a routine does."""
     found: list[list[str]] = [[]]
+    depth = 0
     for position, token in enumerate(tokens):
         name = token.token_type.name
-        command = position > 0 and tokens[position - 1].token_type.name == "COMMAND"
+        if depth or (name == "BEGIN" and ROUTINE.match(" ".join(found[-1]))):
+            around = [one.text.upper() for one in tokens[max(position - 1, 0) : position + 2]]
+            depth += _nests(name, around)
+            continue
+        command = position > 0 and tokens[position - 1].token_type.name in ("COMMAND", "LOCK")
         if name == "SEMICOLON":
             found.append([])
         elif name == "STRING" and command and tokens[position - 1].text.upper() not in ("DO", "EXECUTE"):
@@ -160,6 +188,16 @@ def _texts(dialect: Any, tokens: Sequence[Any]) -> list[str]:
     return [" ".join(words) for words in found if words]
 
 
+def _nests(name: str, around: Sequence[str]) -> int:
+    """How much deeper into the body of a routine a word leads, told by the words beside it."""
+    before, word, *after = around
+    if name in ("IDENTIFIER", "STRING"):
+        return 0
+    if word in ("BEGIN", "CASE"):
+        return 0 if before == "END" else 1
+    return -1 if word == "END" and not {*after} & {"IF", "LOOP", "WHILE", "REPEAT"} else 0
+
+
 def _read(text: str, kind: str) -> RawStatement:
     rules = {rule for rule, kinds, pattern in _COMPILED if (not kinds or kind in kinds) and pattern.search(text)}
     if not rules and not HARMLESS.match(text):
@@ -168,4 +206,5 @@ def _read(text: str, kind: str) -> RawStatement:
     return RawStatement(
         frozenset(rules), tables, CHANGES_ROWS.match(text) is not None,
         kind == "postgresql" and CONCURRENT.match(text) is not None,
+        lock_of(text) if kind == "postgresql" else "",
     )  # fmt: skip

@@ -15,17 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from covet_migrate.actions.actions import Action, TableAction
+from covet_migrate.actions.custom import CustomAction
 from covet_migrate.ddl import DIALECTS
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.execution.stages import Stage
+from covet_migrate.extensions import load_extensions
 from covet_migrate.migrations import Migration
 from covet_migrate.safety.effects import Effect
 from covet_migrate.safety.findings import Severity
 from covet_migrate.safety.raw_sql import RawStatement
-from covet_migrate.steps import Step
+from covet_migrate.steps import RebuildTable, Statement, Step
 
 __all__ = ["Found", "Rule", "Subject", "all_rules", "register", "rule"]
 
@@ -79,23 +81,49 @@ class Subject:
     def actions(self, kind: type[A]) -> Iterator[A]:
         """The actions of a kind on tables that are in use."""
         for one in self.flat:
-            if isinstance(one, kind) and not (isinstance(one, TableAction) and one.table.name in self.new_tables):
+            if isinstance(one, kind) and not self.is_new(one):
                 yield one
 
     def steps(self, kind: type[A]) -> Iterator[tuple[A, Step, Effect]]:
         """The steps of actions of a kind on tables that are in use, with their effects."""
         for step, effect in zip(self.stage.steps, self.effects, strict=True):
             action = step.action
-            if isinstance(action, kind) and not (
-                isinstance(action, TableAction) and action.table.name in self.new_tables
-            ):
+            if isinstance(action, kind) and not self.is_new(action):
                 yield action, step, effect
+
+    def is_new(self, action: Action | None) -> bool:
+        """Whether an action is about tables alone that the migration creates."""
+        if isinstance(action, CustomAction):
+            tables = set(action.tables())
+            return bool(tables) and tables <= self.new_tables
+        return isinstance(action, TableAction) and action.table.name in self.new_tables
+
+    def step_of(self, action: Action) -> Step | None:
+        """The step that does an action, the first of several that do more than fill rows; None where none is told to be
+        of it."""
+        about = _about(action)
+        found = [
+            step
+            for step in self.stage.steps
+            if (isinstance(step, RebuildTable) and any(one is action for one in step.actions))
+            # What is done online is done for actions like it.
+            or (type(step.action) is type(action) and _about(step.action) == about)
+        ]
+        fills = (isinstance(step, Statement) and step.sql.startswith("UPDATE") for step in found)
+        return next((step for step, fill in zip(found, fills, strict=True) if not fill), found[0] if found else None)
 
     def written(self, rule: str) -> Iterator[Found]:
         """What a rule finds in SQL that somebody wrote."""
         for step, statement in self.raw:
             if rule in statement.rules and not (statement.tables and statement.tables <= self.new_tables):
                 yield Found("SQL that somebody wrote", step)
+
+
+def _about(action: Any) -> tuple[object, ...]:
+    """What tells an action from others of its kind."""
+    named = [getattr(getattr(action, part, None), "name", None) for part in ("table", "column", "constraint", "index")]
+    named.append(getattr(action, "after", None))
+    return tuple(None if name is None else str(name) for name in named)
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,7 @@ class Rule:
 
 
 _rules: dict[str, Rule] = {}
-_HOMES = ("data_rules", "compatibility_rules", "lock_rules", "design_rules", "written_rules")
+_HOMES = ("data_rules", "compatibility_rules", "lock_rules", "design_rules", "written_rules", "custom_rules")
 
 
 def register(new: Rule) -> Rule:
@@ -159,7 +187,12 @@ def rule(
 
 
 def all_rules() -> Mapping[str, Rule]:
-    """All rules by name, in the order in which they were added: Covet's own first."""
+    """All rules by name, in the order in which they were added: Covet's own first.
+
+    Raises:
+        MigrationError: an extension cannot be imported.
+    """
     for home in _HOMES:
         import_module(f"covet_migrate.safety.{home}")
+    load_extensions()
     return dict(_rules)

@@ -12,14 +12,13 @@ from enum import Enum
 from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy.sql import ClauseElement
-
 from covet_migrate.state.expressions import content, unbound
 from covet_orm import BigIntegerField, CharField, EnumField, Field, IntegerField
+from covet_orm.deferred import is_clause
 from covet_orm.exceptions import QueryError
 from covet_orm.expressions.base import Expression, Ordering
-from covet_orm.fields.base import UNSET
-from covet_orm.fields.related import ManyToManyField, RelatedField
+from covet_orm.fields.base import UNSET, Declared
+from covet_orm.fields.related import ForeignKey, ManyToManyField, RelatedField
 from covet_orm.indexes import Definition
 
 __all__ = ["IN_PYTHON_ALONE", "Declaration", "declaration_of", "migrated_field", "same"]
@@ -52,12 +51,15 @@ class Declaration(NamedTuple):
 def declaration_of(declared: Field[Any] | Definition) -> Declaration:
     """How a field, an index or a constraint was declared.
 
-    Of a field: its model by label where it refers to one, without what is in Python alone. A field of an enumeration is
-    one of its values: what is in the column, whatever becomes of the enumeration.
+    Of a field: its model by label where it refers to one, without what is in Python alone; and that of another field
+    where it says that this stands for it (`Field.migrated`). A field of an enumeration is one of its values: what is in
+    the column, whatever becomes of the enumeration.
 
     Raises:
         ModelError: it refers to a model by a name that no model has, or several have.
     """
+    if isinstance(declared, Field) and (kept := declared.migrated()) is not declared:
+        return declaration_of(kept)
     args, options = declared.declared
     args, options = _placed(type(declared), args, options)
     if isinstance(declared, Definition):
@@ -120,11 +122,14 @@ a model of them makes clones."""
 
 
 def _plain_key(field: Field[Any]) -> tuple[Any, ...] | None:
-    """What tells a field from others of its class, where that is texts and whole numbers; else None."""
+    """What tells a field from others of its class, where that is texts and whole numbers; else None. Of one that refers
+    to a model: the label of that among them."""
     args, options = field.declared
-    if args or isinstance(field, RelatedField):
-        return None
     parts: list[Any] = [type(field)]
+    if isinstance(field, ForeignKey) and len(args) == 1:
+        parts.append(_label(field, field.to))
+    elif args or isinstance(field, RelatedField):
+        return None
     for name, value in options.items():
         kind = type(value)
         if kind not in PLAIN:
@@ -141,6 +146,9 @@ def same(one: Any, other: Any) -> bool:
     """
     if one is other:
         return True
+    kind = type(one)
+    if kind in PLAIN:
+        return kind is type(other) and bool(one == other)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -149,15 +157,22 @@ def same(one: Any, other: Any) -> bool:
         return _same_expressions(one, other)
     if type(one) is not type(other):
         return False
+    if isinstance(one, Definition) and same(one.declared, other.declared):
+        return True
     if isinstance(one, (Field, Definition)):
         return same(declaration_of(one), declaration_of(other))
     if isinstance(one, Ordering):
         return (one.descending, one.nulls) == (other.descending, other.nulls) and same(one.expression, other.expression)
+    mine, theirs = getattr(one, "declared", None), getattr(other, "declared", None)
+    if isinstance(mine, Declared) and isinstance(theirs, Declared):
+        # An operation within another one, and what third parties have.
+        return same(_placed(type(one), *mine), _placed(type(other), *theirs))
     if isinstance(one, partial):
         return same((one.func, one.args, one.keywords), (other.func, other.args, other.keywords))
-    if isinstance(one, ClauseElement):
+    if is_clause(one):
         # A `db_default` in SQLAlchemy's own words: its == would make a condition.
-        return bool(one.compare(other))
+        clause: Any = one
+        return bool(clause.compare(other))
     if one != one and other != other:
         # NaN, which is equal to nothing.
         return True

@@ -7,7 +7,7 @@ costs does not depend on how many models there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from covet_migrate.exceptions import MigrationError
@@ -50,7 +50,7 @@ class ModelState:
 
     def with_fields(self, fields: Mapping[str, Field[Any]]) -> Self:
         """The same with other fields."""
-        return replace(self, fields=dict(fields))
+        return type(self)(self.app, self.name, dict(fields), self.options)
 
     def with_options(self, **options: Any) -> Self:
         """The same with some options changed; None, False and what is empty take one away."""
@@ -61,7 +61,7 @@ class ModelState:
         kept = {name: value for name, value in sorted(merged.items()) if value is not None and value != ()}
         if kept.get("managed", True) is True:
             kept.pop("managed", None)
-        return replace(self, options=kept)
+        return type(self)(self.app, self.name, self.fields, kept)
 
     def refers_to(self) -> Iterator[str]:
         """The labels of the models that its fields name, itself included."""

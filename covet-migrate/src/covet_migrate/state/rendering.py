@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy
-
 from covet_migrate.state.models import ModelState, State
 from covet_orm import Field, Model, Registry
+from covet_orm.deferred import sqlalchemy
 from covet_orm.fields.related import ManyToManyField, RelatedField
 
 __all__ = ["Rendered", "Renderer", "historical_models"]
