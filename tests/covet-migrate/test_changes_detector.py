@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Union
 
 import pytest
-from tests.model_classes import declare
+from tests.migrations.model_classes import declare
 
 import covet_orm as orm
 from covet_migrate.changes import Changes, Given, Unattended, detect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tests.model_classes import declare
+from tests.migrations.model_classes import declare
 
 import covet_orm as orm
 from covet_migrate.changes import Unattended, arrange, detect

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from tests.model_classes import declare
+from tests.migrations.model_classes import declare
 
 import covet_orm as orm
 from covet.exceptions import CovetError

@@ -253,6 +253,28 @@ def test_questions_are_asked_at_a_terminal(project: Project) -> None:
     assert "fill=12" in (project.folder / "blog/migrations" / f"{project.files('blog')[-1]}.py").read_text()
 
 
+def test_what_is_not_safe_is_told_and_loss_is_asked_about(project: Project) -> None:
+    project.models("blog", SLUG)
+    project.told("makemigrations")
+    assert project.run("migrate").err == "", "nothing is there that could be lost"
+    url = f"sqlite:///{project.folder}/project.db"
+    ask_sync(url, "INSERT INTO blog_post (title, slug) VALUES ('Tea', 'tea')")
+    project.models("blog", POST)
+    project.told("makemigrations")
+    refused = project.refused("migrate")
+    assert "Lint: error drop-column: the column slug of blog_post (blog.0002_remove_post_slug)" in refused
+    assert "`covet migrations lint blog 0002_remove_post_slug` says why" in refused
+    assert "deletes the column blog_post.slug (1 row with a value in it)" in refused
+    printed, code = at_terminal(project, ["migrate"], b"n\n")
+    assert code == 1
+    assert "Go on, and let it go? [y/N]" in printed
+    assert "Traceback" not in printed
+    assert "[ ] 0002" in project.told("showmigrations")
+    printed, code = at_terminal(project, ["migrate"], b"y\n")
+    assert code == 0, printed
+    assert "[X] 0002" in project.told("showmigrations")
+
+
 def test_a_terminal_sees_what_is_done(project: Project) -> None:
     project.models("blog", POST)
     project.told("makemigrations")
@@ -337,16 +359,16 @@ def test_manage_py(project: Project) -> None:
     with (folder / "covet.toml").open("a") as settings:
         settings.write('\n[storage.default]\nurl = "sqlite:///shop.db"\n')
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVET_")}
-    for arguments, printed in (
-        (["makemigrations"], "0001_initial"),
-        (["migrate"], "applied"),
-        (["migrate"], "Nothing"),
+    for arguments, printed, beside in (
+        (["makemigrations"], "0001_initial", "Next: `covet migrate` applies it\n"),
+        (["migrate"], "applied", ""),
+        (["migrate"], "Nothing", ""),
     ):
         done = subprocess.run(
             [sys.executable, str(folder / "manage.py"), *arguments],
             cwd=project.folder, capture_output=True, text=True, timeout=60, check=False, env=environment,
         )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, beside)
         assert printed in done.stdout
     assert (folder / "blog/migrations/0001_initial.py").exists()
     assert (folder / "shop.db").exists()

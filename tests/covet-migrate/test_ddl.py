@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.migrating import APP, create, migrate, model, state_after
-from tests.schema_snapshots import Snapshot, snapshot, table_rows
+from tests.migrations.migrating import APP, create, migrate, model, state_after
+from tests.migrations.schema_snapshots import Snapshot, snapshot, table_rows
 from tests.services.databases import Database, ask
 
 import covet_orm as orm

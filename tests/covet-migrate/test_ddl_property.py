@@ -12,8 +12,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.migrating import APP, create, migrate, model
-from tests.schema_snapshots import snapshot, table_rows
+from tests.migrations.migrating import APP, create, migrate, model
+from tests.migrations.schema_snapshots import snapshot, table_rows
 from tests.services.databases import Database, ask
 
 import covet_orm as orm
@@ -22,7 +22,7 @@ from covet_migrate.state import State
 from covet_orm import F, Q
 from covet_orm.models.definitions import DefinedValue
 
-PAIRS = int(os.environ.get("COVET_MIGRATE_PAIRS", "15"))
+PAIRS = int(os.environ.get("COVET_MIGRATE_PAIRS", "6"))
 
 Spec = dict[str, Any]
 

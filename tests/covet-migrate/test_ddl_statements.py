@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.migrating import APP, create, migrate, model, steps_between
-from tests.schema_snapshots import snapshot
+from tests.migrations.migrating import APP, create, migrate, model, steps_between
+from tests.migrations.schema_snapshots import snapshot
 from tests.services.databases import Database, ask
 from tests.services.postgresql import PostgreSQL
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.migration_runs import SQL, applied, migration, migrator, three
+from tests.migrations.processes import run
+from tests.migrations.runs import SQL, applied, migration, migrator, three
 from tests.services.databases import Database as Server
 from tests.services.databases import Databases, ask
 
@@ -21,7 +18,6 @@ from covet_orm.testing import faultpoints
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 BY_STEPS = [f"migrate.{moment}.shop.0002_second.{number}" for number in range(4) for moment in ("begun", "after")]
 AS_A_WHOLE = [
     "migrate.after.shop.0002_second.0",
@@ -31,15 +27,6 @@ AS_A_WHOLE = [
     "transaction.committed.migration",
 ]
 ENDS = ["migrate.noted.shop.0002_second.4", "migrate.recorded.shop.0002_second.4"]
-
-
-def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run migrations in a process of its own."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "covet-migrate" / "src"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-m", "tests.migration_runs", url, "three", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
 
 
 async def check_all_done(url: str) -> None:
@@ -59,22 +46,24 @@ async def test_the_process_is_killed_at_every_point(server: Server, url: str) ->
     """One after the other: each run goes on where the one before was killed, and is killed at the next point."""
     killed = 0
     for point in BY_STEPS + ENDS if server.kind == "mariadb" else AS_A_WHOLE:
-        if run(url, "--kill", point).returncode == -9:
+        if run(url, three, kill=point).code == -9:
             killed += 1
-    done = run(url)
-    assert done.returncode == 0, done.stderr
+    done = run(url, three)
+    assert done.code == 0, done.error
     await check_all_done(url)
     # At each of them but the very last of PostgreSQL and SQLite, where it is those of every migration.
     assert killed == (10 if server.kind == "mariadb" else 5)
 
 
-@pytest.mark.parametrize("point", ["begun", "after", "done"])
-async def test_the_server_is_killed_between_two_statements(databases: Databases, point: str) -> None:
+@pytest.mark.parametrize(
+    "points", [("begun.0", "done.0", "begun.1", "after.1"), ("after.0", "after.2", "done.2", "begun.3", "after.3")]
+)
+async def test_the_server_is_killed_between_two_statements(databases: Databases, points: tuple[str, ...]) -> None:
     server = databases.mariadb()
     url = server.empty_database("test")
     told: list[str] = []
-    for number in range(4):
-        name = f"migrate.{point}.shop.0002_second.{number}"
+    for point in points:
+        name = f"migrate.{point.replace('.', '.shop.0002_second.')}"
         async with Database(url) as database:
             with faultpoints.at(name, server.kill):
                 try:
@@ -83,7 +72,7 @@ async def test_the_server_is_killed_between_two_statements(databases: Databases,
                     told.append(str(error))
                 else:
                     # It went on, as the step was done already.
-                    assert point != "done"
+                    assert not point.startswith("done")
         server.start()
     assert told
     assert all("type" in text for text in told)
@@ -114,9 +103,9 @@ async def test_an_interrupted_migration_is_taken_back(databases: Databases) -> N
     for name in points:
         point = f"migrate.{name.replace('.', '.shop.0002_second.')}"
         url = server.empty_database("test")
-        assert run(url, "--kill", point).returncode == -9
-        done = run(url, "--unwind")
-        assert (done.returncode, done.stdout) == (0, "shop.0002_second\n"), done.stderr
+        assert run(url, three, kill=point).code == -9
+        done = run(url, three, "unwind")
+        assert (done.code, done.done) == (0, ["shop.0002_second"]), done.error
         assert await ask(url, "SELECT * FROM item ORDER BY id") == [(1, "one"), (2, "two")]
         assert list(await ask(url, "SELECT * FROM bought")) == []
         assert list(await ask(url, "SELECT * FROM covet_migrations_journal")) == []
@@ -130,30 +119,30 @@ async def test_an_interrupted_migration_is_taken_back(databases: Databases) -> N
 async def test_taking_back_is_interrupted_as_well(databases: Databases) -> None:
     server = databases.mariadb()
     url = server.empty_database("test")
-    assert run(url, "--kill", "migrate.done.shop.0002_second.3").returncode == -9
+    assert run(url, three, kill="migrate.done.shop.0002_second.3").code == -9
     killed = 0
     for number in range(3):
         for moment in ("begun", "after"):
-            killed += run(url, "--unwind", "--kill", f"migrate.{moment}.shop.0002_second.{number}").returncode == -9
+            killed += run(url, three, "unwind", kill=f"migrate.{moment}.shop.0002_second.{number}").code == -9
     assert killed == 6
-    refused = run(url)
-    assert refused.returncode == 1
-    assert "--unwind" in refused.stderr
-    done = run(url, "--unwind")
-    assert done.returncode == 0, done.stderr
+    refused = run(url, three)
+    assert refused.code == 1
+    assert "--unwind" in refused.error
+    done = run(url, three, "unwind")
+    assert done.code == 0, done.error
     assert await ask(url, "SELECT * FROM item ORDER BY id") == [(1, "one"), (2, "two")]
-    assert run(url).returncode == 0
+    assert run(url, three).code == 0
     await check_all_done(url)
 
 
 async def test_a_rollback_is_interrupted(databases: Databases) -> None:
     server = databases.mariadb()
     url = server.empty_database("test")
-    assert run(url).returncode == 0
-    assert run(url, "--rollback", "1", "--kill", "migrate.after.shop.0002_second.1").returncode == -9
+    assert run(url, three).code == 0
+    assert run(url, three, "rollback", kill="migrate.after.shop.0002_second.1").code == -9
     # What is under way is brought to an end first; then all is done again.
-    done = run(url)
-    assert done.returncode == 0, done.stderr
+    done = run(url, three)
+    assert done.code == 0, done.error
     await check_all_done(url)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.migration_runs import SQL, Code, InMemory, applied, migration, migrator, steps_of, three
+from tests.migrations.runs import SQL, Code, InMemory, applied, migration, migrator, steps_of, three
 from tests.services.databases import Database as Server
 from tests.services.databases import ask
 
@@ -305,11 +305,14 @@ async def test_fake_initial(database: Database) -> None:
     assert await database.fetch_value("SELECT count(*) FROM people_person") == 1
 
 
-async def test_fake_initial_looks_at_the_columns(database: Database) -> None:
+async def test_fake_initial_refuses_tables_that_differ(database: Database) -> None:
     run = migrator(database, person(), **real())
     await database.script("CREATE TABLE people_person (id int PRIMARY KEY, fullname varchar(50))")
-    with pytest.raises(HistoryError, match=r"no column name.*a column fullname more"):
+    with pytest.raises(HistoryError, match="cannot be taken for done") as refused:
         await run.migrate(fake_initial=True)
+    assert "column people_person.fullname: in the database, and not in the migrations" in str(refused.value)
+    assert "column people_person.name: missing in the database" in str(refused.value)
+    assert await applied(database) == []
     await database.script("DROP TABLE people_person")
     await run.migrate(fake_initial=True)
     assert [one.fake for one in await run.history.read()] == [False]
@@ -524,6 +527,9 @@ async def test_models_are_created_and_deleted(database: Database, server: Server
     await run.migrate("people", "0001")
     await database.execute("INSERT INTO people_person (name) VALUES ('Ada')")
     assert await ask(url, "SELECT name FROM people_person") in ([("Ada",)], (("Ada",),))
-    await run.migrate()
+    with pytest.raises(DataLoss, match=r"applying people.0002_gone deletes the table people_person \(1 row\)"):
+        await run.migrate()
+    assert await database.fetch_value("SELECT count(*) FROM people_person") == 1
+    await run.migrate(yes=True)
     await run.migrate("people", "0001")
     assert await database.fetch_value("SELECT count(*) FROM people_person") == 0

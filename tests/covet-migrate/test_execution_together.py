@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.migration_runs import SQL, applied, migration, migrator, slow, three
+from tests.migrations.processes import MigratingProcess
+from tests.migrations.runs import SQL, applied, migration, migrator, slow, three
 from tests.services.databases import SERVERS, Databases, ask
 from tests.services.databases import Database as Server
 from tests.services.pgbouncer import PgBouncer
@@ -25,24 +24,16 @@ from covet_orm.testing import faultpoints
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
-
-
-def start(url: str, migrations: str = "three") -> subprocess.Popen[str]:
-    """A process that migrates."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "covet-migrate" / "src"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.migration_runs", url, migrations],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
 
 async def test_ten_processes_apply_once(server: Server, url: str) -> None:
-    processes = [start(url) for _ in range(10)]
-    told = [process.communicate(timeout=110) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 10, told
-    done = " ".join(out for out, _ in told).split()
-    assert sorted(done) == ["shop.0001_first", "shop.0002_second", "shop.0003_third"]
+    processes = [MigratingProcess(url, three) for _ in range(10)]
+    ended = [process.wait() for process in processes]
+    assert [one.code for one in ended] == [0] * 10, ended
+    assert sorted(name for one in ended for name in one.done) == [
+        "shop.0001_first",
+        "shop.0002_second",
+        "shop.0003_third",
+    ]
     assert sorted(await ask(url, "SELECT id, price FROM item")) == [(1, 11), (2, 21)]
     assert sorted(await ask(url, "SELECT item FROM bought")) == [(1,), (2,)]
 
@@ -222,14 +213,13 @@ async def test_a_statement_that_goes_on_when_its_process_is_gone(databases: Data
     """The next process waits for its end, and does not do it once more."""
     server = databases.mariadb()
     url = server.empty_database("test")
-    process = start(url, "slow")
+    process = MigratingProcess(url, slow)
     under_way = "SELECT id FROM information_schema.processlist WHERE info LIKE 'ALTER TABLE one%%'"
     async with Database(url) as database:
         while not await database.fetch_all(under_way):
-            assert process.poll() is None, process.communicate()
-            await asyncio.sleep(0.02)
+            assert not process.hears(0.02), process.ended
         process.kill()
-        process.communicate()
+        process.wait()
         assert await database.fetch_all(under_way)
         done = await migrator(database, *slow("mariadb")).migrate()
         assert [str(one) for one in done] == ["shop.0001_slow"]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.model_states import states
+from tests.migrations.model_states import states
 
 import covet_orm as orm
 from covet.secrets import Secret

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.migration_runs import InMemory, migration
+from tests.migrations.runs import InMemory, migration
 
 from covet_migrate import operations
 from covet_migrate.exceptions import Irreversible, MigrationError, MigrationFailed

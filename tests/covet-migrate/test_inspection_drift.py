@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.migrating import VERSIONS, run_steps
+from tests.migrations.migrating import VERSIONS, run_steps
 from tests.services.databases import ask
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL

@@ -7,42 +7,50 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.model_states import APP, states
+from tests.migrations.model_states import APP, states
+from tests.proofs.migrate_inspect import check_makemigrations, registry_of
 from tests.services.databases import Databases
 from tests.services.postgresql import PostgreSQL
 
 import covet_orm as orm
+from covet_migrate.execution.history import History
+from covet_migrate.execution.journal import Journal
 from covet_migrate.inspection.comparing import compare_schemas
+from covet_migrate.inspection.drift import find_drift
 from covet_migrate.inspection.models import inspected_models
 from covet_migrate.inspection.naming import class_name, field_name
+from covet_migrate.inspection.own_tables import own_tables
 from covet_migrate.inspection.schema import read_schema
 from covet_migrate.inspection.shadow import shadow_of_state, shadow_of_tables
 from covet_migrate.inspection.source import models_source
+from covet_migrate.state.from_models import state_of
 from covet_migrate.state.models import ModelState, State
-from covet_orm import Database, Registry
+from covet_orm import Database
+from covet_orm.cache import DatabaseCache
+from covet_orm.outbox.tables import OutboxTable
+from covet_orm.replicas.servers import PostgreSQLReplication
+from covet_orm.sessions import DatabaseSessionStore
+from covet_orm.transactions.confirming import prepare
+from covet_orm.transactions.distributed.decisions import DecisionLog
 
 EXAMPLES = {"sqlite": 60, "postgresql-15": 15, "postgresql-18": 15, "mariadb": 15}
 
 
-def registry_of(source: str) -> Registry:
-    """The models that a source declares, in a registry of their own."""
-    registry = Registry()
-    meta = type("Meta", (), {"abstract": True, "registry": registry, "app_label": APP})
-    base: Any = type(orm.Model)("Base", (orm.Model,), {"__module__": __name__, "Meta": meta})
-    exec(compile(source, "models.py", "exec"), {"Base": base, "__name__": f"{APP}.models"})
-    return registry
-
-
 async def round_trip(database: Database, state: State) -> None:
-    """Create, inspect, write, run, create again: the schema is the same, and the source as well."""
+    """Create, inspect, write, run, create again: the schema is the same, and the source as well.
+
+    The short form of a proof, which makes real databases (`nox -s proof -- migrate_inspect`).
+    """
     there = await shadow_of_state(database, state)
     inspected = inspected_models(there, app=APP)
     source = models_source(inspected, base="Base")
-    again = await shadow_of_tables(database, registry_of(source).tables())
+    registry = registry_of(source)
+    again = await shadow_of_tables(database, registry.tables())
     differences = compare_schemas(there, again)
     assert not differences, "\n".join([*map(str, differences), source])
     assert not inspected.notes, source
     assert models_source(inspected_models(again, app=APP), base="Base") == source
+    check_makemigrations(inspected.state, state_of(registry))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -189,6 +197,36 @@ async def test_some_tables_come_with_what_they_refer_to(url: str) -> None:
         "class A(orm.Model):",
         "class B(orm.Model):",
     ]
+
+
+async def make_own_tables(database: Database) -> None:
+    """What Covet makes in a database by itself."""
+    async with database.connection() as connection:
+        await History(database).ensure(connection)
+        await Journal(database).ensure(connection)
+        if database.kind == "postgresql":
+            await connection.script(PostgreSQLReplication.TABLE)
+    await prepare(database)
+    DatabaseCache(database)
+    DatabaseSessionStore(database, table="visits")
+    OutboxTable(database)
+    DecisionLog.of(database).declare()
+    await database.create_all(orm.Registry())
+
+
+@pytest.mark.anyio
+async def test_the_tables_of_covet_are_nobodys_models(url: str) -> None:
+    async with Database(url) as database:
+        await make_own_tables(database)
+        schema = await read_schema(database)
+        assert {"covet_migrations", "covet_commits", "covet_outbox", "covet_cache", "covet_2pc"} <= set(schema.tables)
+        assert "visits" in schema.tables
+        assert not inspected_models(schema, leave_out=own_tables(database)).state.models
+        assert set(inspected_models(schema).state.models) == {"Visits"}, "without the database, by their usual names"
+        drift = await find_drift(database, State())
+        assert (drift.told(), drift.unknown) == ([], [])
+        # Who asks for one gets it.
+        assert set(inspected_models(schema, only=["covet_commits"]).state.models) == {"CovetCommits"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.migrating import APP, create, migrate, model, run_steps, state_after, steps_between
+from tests.migrations.migrating import APP, create, migrate, model, run_steps, state_after, steps_between
 from tests.services.databases import ask
 
 import covet_orm as orm

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import replace
 
-import anyio
-import asyncpg  # type: ignore[import-untyped]
 import pymysql
 import pytest
-from tests.migrating import APP, create, migrate, states_of
-from tests.schema_changes import CHANGES, ROWS, SchemaChange, shop
+from tests.migrations.lock_observations import differences, observed, observed_concurrently, there
+from tests.migrations.migrating import APP, create, migrate, states_of
+from tests.migrations.schema_changes import CHANGES, ROWS, SchemaChange, shop
 from tests.services.databases import ask
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
@@ -20,7 +17,6 @@ from tests.services.postgresql import PostgreSQL
 from covet_migrate.ddl import steps_of
 from covet_migrate.operations import Change, Online
 from covet_migrate.safety.effects import Blocks, Effect, effects_of
-from covet_migrate.safety.postgresql import BLOCKS
 from covet_migrate.state import State
 from covet_migrate.state.rendering import Renderer
 from covet_migrate.steps import Call, Statement, Step
@@ -28,21 +24,6 @@ from covet_orm import Database
 from covet_orm.drivers.protocol import Connection
 
 pytestmark = pytest.mark.anyio
-
-NAMES = {
-    "AccessShareLock": "ACCESS SHARE",
-    "RowShareLock": "ROW SHARE",
-    "RowExclusiveLock": "ROW EXCLUSIVE",
-    "ShareUpdateExclusiveLock": "SHARE UPDATE EXCLUSIVE",
-    "ShareLock": "SHARE",
-    "ShareRowExclusiveLock": "SHARE ROW EXCLUSIVE",
-    "ExclusiveLock": "EXCLUSIVE",
-    "AccessExclusiveLock": "ACCESS EXCLUSIVE",
-}
-"""The locks as `pg_locks` calls them, from the weakest on."""
-LOCKS = "SELECT relation, mode FROM pg_locks WHERE pid = {pid} AND granted AND locktype = 'relation'"
-TABLES = "SELECT oid, relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'shop%'"
-READ = "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables WHERE relname LIKE 'shop%'"
 
 
 def steps_between(before: State, after: State, change: SchemaChange, kind: str, version: tuple[int, ...]) -> list[Step]:
@@ -71,10 +52,7 @@ async def test_postgresql_locks_rewrites_and_reads_what_is_said(name: str, postg
     async with Database(url) as database, database.connection() as connection:
         for step, effect in zip(steps, effects_of(steps, "postgresql", version), strict=True):
             assert isinstance(step, Statement)
-            if step.transactional:
-                await as_said(connection, step, effect)
-            else:
-                await as_said_concurrently(url, connection, step, effect)
+            await as_said(url, connection, step, effect)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +71,8 @@ async def test_so_do_the_steps_of_what_is_done_online(name: str, postgresql: Pos
             if isinstance(step, Call):
                 # What is left to fill in batches.
                 await fill(connection, name)
-            elif isinstance(step, Statement) and step.transactional:
-                await as_said(connection, step, effect)
             elif isinstance(step, Statement):
-                await as_said_concurrently(url, connection, step, effect)
+                await as_said(url, connection, step, effect)
 
 
 async def fill(connection: Connection, name: str) -> None:
@@ -104,81 +80,42 @@ async def fill(connection: Connection, name: str) -> None:
     await connection.script(f"UPDATE shop_book SET {value}")
 
 
-async def as_said(connection: Connection, step: Statement, effect: Effect) -> None:
-    await connection.script("BEGIN")
-    files = await files_of(connection)
-    tables = [tuple(row) for row in await connection.fetch(TABLES)]
-    read = (await connection.fetch(READ))[0][0]
-    await connection.script(step.sql)
-    # One that is renamed is known by its old name, and one that is gone as well.
-    known = dict([*(tuple(row) for row in await connection.fetch(TABLES)), *tables])
-    held = strongest(await connection.fetch(LOCKS.format(pid="pg_backend_pid()")), known)
-    assert held == {table: lock for table, lock in effect.locks.items() if table in held or lock != "ACCESS SHARE"}, (
-        step.sql
-    )
-    assert effect.blocks == max((BLOCKS[lock] for lock in held.values()), default=Blocks.NOBODY)
-    now = await files_of(connection)
-    rewritten = {table for table, file in files.items() if now.get(table, file) != file}
-    assert bool(rewritten) is effect.rewrites, step.sql
-    read = (await connection.fetch(READ))[0][0] - read
-    # How the largest number of a small table is found is the planner's choice.
-    if not effect.rewrites and not step.sql.startswith("SELECT setval"):
-        assert (read > 0) is effect.scans, f"{step.sql} read {read} rows"
-    await connection.script("COMMIT")
-
-
-async def files_of(connection: Connection) -> dict[str, int]:
-    rows = await connection.fetch(
-        "SELECT relname, pg_relation_filenode(oid) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'shop%'"
-    )
-    return {str(row[0]): int(row[1]) for row in rows}
-
-
-def strongest(rows: Sequence[Any], tables: Mapping[int, str]) -> dict[str, str]:
-    order = list(NAMES)
-    found: dict[str, str] = {}
-    for relation, mode in rows:
-        table = tables.get(relation)
-        if table is None:
-            continue
-        if table not in found or order.index(mode) > order.index(found[table]):
-            found[table] = mode
-    return {table: NAMES[mode] for table, mode in found.items()}
-
-
-async def as_said_concurrently(url: str, connection: Connection, step: Statement, effect: Effect) -> None:
-    """While somebody reads, what is done concurrently waits for them, and holds what it holds."""
-    if "IF EXISTS" in step.sql and "CREATE" not in step.sql and not await there(url, step):
+async def as_said(url: str, connection: Connection, step: Statement, effect: Effect) -> None:
+    """Whom it keeps waiting is tried in the proof, for as long as that takes."""
+    if step.transactional:
+        seen = await observed(url, connection, step, try_others=False)
+    elif "IF EXISTS" in step.sql and "CREATE" not in step.sql and not await there(url, step):
+        # There is nothing that it would wait for.
         await connection.script(step.sql)
         return
-    pid = (await connection.fetch("SELECT pg_backend_pid()"))[0][0]
-    async with reading(url) as reader, anyio.create_task_group() as group:
-        group.start_soon(connection.script, step.sql)
-        tables = {row[0]: row[1] for row in await reader.fetch(TABLES)}
-        while not (held := strongest(await reader.fetch(LOCKS.format(pid=pid)), tables)):  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-        assert held == dict(effect.locks), step.sql
-        assert effect.blocks is Blocks.NOBODY
-        await reader.execute("COMMIT")
-    assert not effect.rewrites
+    else:
+        seen = await observed_concurrently(url, connection, step.sql, try_others=False)
+        effect = replace(effect, rewrites=False)
+    assert differences(seen, effect) == [], seen
 
 
-async def there(url: str, step: Statement) -> bool:
-    """Whether an index that is to be dropped is there."""
-    name = step.sql.rpartition(" ")[2].strip('"')
-    return bool(await ask(url, f"SELECT 1 FROM pg_class WHERE relname = '{name}'"))
-
-
-@asynccontextmanager
-async def reading(url: str) -> AsyncIterator[Any]:
-    """A connection in a transaction that has read the table."""
-    reader = await asyncpg.connect(url)
-    try:
-        await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        await reader.execute("SELECT 1 FROM shop_book")
-        yield reader
-    finally:
-        await reader.close()
+async def test_what_is_said_wrong_is_noticed(postgresql: PostgreSQL) -> None:
+    """Of a statement under SHARE, which reads the table: each part of it told otherwise."""
+    change = CHANGES["add_index"]()
+    url = postgresql.empty_database("test")
+    before, after = await prepared(url, "postgresql", change)
+    (step,) = steps_between(before, after, change, "postgresql", (postgresql.version,))
+    (effect,) = effects_of([step], "postgresql", (postgresql.version,))
+    assert isinstance(step, Statement)
+    async with Database(url) as database, database.connection() as connection:
+        seen = await observed(url, connection, step)
+    assert differences(seen, effect) == []
+    assert (seen.readers, seen.writers) == ({"shop_book": True}, {"shop_book": False})
+    wrong = {
+        "locks": replace(effect, locks={"shop_book": "SHARE ROW EXCLUSIVE"}),
+        "blocks": replace(effect, blocks=Blocks.EVERYBODY),
+        "writes": replace(effect, rewrites=True),
+        "reads rows": replace(effect, scans=False),
+    }
+    for what, said in wrong.items():
+        assert [text.startswith(what) for text in differences(seen, said)] == [True], what
+    for others in (replace(seen, readers={"shop_book": False}), replace(seen, writers={"shop_book": True})):
+        assert len(differences(others, effect)) == 1
 
 
 ALGORITHMS = ("INSTANT", "NOCOPY", "INPLACE", "COPY")

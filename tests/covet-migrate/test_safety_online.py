@@ -8,16 +8,16 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.migrating import APP, create, migrate, state_after
-from tests.migration_runs import migration, migrator
-from tests.schema_changes import CHANGES, ROWS, add, changed, shop
-from tests.schema_snapshots import Snapshot, snapshot
+from tests.migrations.migrating import APP, create, migrate, state_after
+from tests.migrations.runs import migration, migrator
+from tests.migrations.schema_changes import CHANGES, ROWS, add, changed, shop
+from tests.migrations.schema_snapshots import Snapshot, snapshot
 from tests.services.databases import SERVERS, Database, ask
 
 import covet_orm as orm
 from covet_migrate import operations as ops
 from covet_migrate.ddl import steps_of
-from covet_migrate.exceptions import MigrationError, MigrationFailed
+from covet_migrate.exceptions import MigrationFailed
 from covet_migrate.migrations import Migration
 from covet_migrate.operations import Change, Operation
 from covet_migrate.safety.effects import effects_of
@@ -50,7 +50,7 @@ async def run(url: str, *operations: Operation, back: bool = False, atomic: bool
         made = migrator(database, begin, then, steps_of=steps_of)
         await made.migrate(APP, "0001_first")
         await ask(url, *ROWS)
-        await made.migrate()
+        await made.migrate(yes=True)
         if back:
             await made.migrate(APP, "0001_first", yes=True)
 
@@ -438,27 +438,3 @@ async def test_writers_go_on_while_a_unique_constraint_is_added(databases: Any) 
             # It waits for the open transaction, and others do not wait for it.
             await ask(url, "SET lock_timeout = '1s'", "UPDATE shop_book SET title = 'else' WHERE id = 2")
     assert await ask(url, "SELECT title FROM shop_book WHERE id < 3 ORDER BY id") == [("open",), ("else",)]
-
-
-@servers
-async def test_a_key_of_two_columns_is_taken_in_batches(server: Database) -> None:
-    key = {"word": orm.CharField(max_length=9, primary_key=True), "number": orm.IntegerField(primary_key=True)}
-    begin = migration(APP, "0001_first", ops.CreateModel("Pair", {**key, "x": orm.IntegerField(null=True)}))
-    fill = ops.Online(ops.AlterField("Pair", "x", orm.IntegerField(), fill=7), batch=2)
-    then = migration(APP, "0002_fill", fill, after=[begin.key], atomic=False)
-    url = server.empty_database("test")
-    async with Connected(url) as database:
-        made = migrator(database, begin, then, steps_of=steps_of)
-        await made.migrate(APP, "0001_first")
-        rows = ", ".join(f"('{word}', {number})" for word in "abc" for number in range(3))
-        await ask(url, f"INSERT INTO shop_pair (word, number) VALUES {rows}")
-        await made.migrate()
-    assert await ask(url, "SELECT count(*), sum(x) FROM shop_pair") == [(9, 63)]
-
-
-@pytest.mark.parametrize("batch", [0, -1])
-def test_a_batch_has_rows(batch: int) -> None:
-    with pytest.raises(MigrationError, match="at least one row"):
-        ops.Online(changed("pages"), batch=batch)
-    with pytest.raises(MigrationError, match="an operation is needed"):
-        ops.Online("AddField")  # type: ignore[arg-type]

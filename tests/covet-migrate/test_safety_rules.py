@@ -3,212 +3,25 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.migrating import APP, state_after
-from tests.schema_changes import add, changed, shop
+from tests.migrations.lint_examples import EXAMPLES, findings, sql
+from tests.migrations.migrating import APP
+from tests.migrations.schema_changes import add
 
 import covet_orm as orm
 from covet_migrate import operations as ops
 from covet_migrate.actions.actions import AddColumn
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.migrations import Migration
-from covet_migrate.operations import Operation
 from covet_migrate.safety import rules as registry
-from covet_migrate.safety.findings import Finding, Severity
+from covet_migrate.safety.findings import Severity
 from covet_migrate.safety.linting import lint
-from covet_migrate.safety.peers import PEERS
+from covet_migrate.safety.peers import PEERS, Peer
 from covet_migrate.safety.raw_sql import read_sql
 from covet_migrate.safety.rules import Found, Subject, all_rules, rule
 from covet_migrate.state import State
-from covet_orm import F, Q
-from covet_orm.expressions.functions import Now, RandomUUID
-
-twice = orm.GeneratedField(F("pages") * 2, orm.IntegerField())
-some = orm.CheckConstraint(Q(pages__gt=0), name="some")
-
-
-@dataclass
-class Example:
-    """Operations that break a rule, and such that do not."""
-
-    bad: Sequence[Operation]
-    good: Sequence[Operation]
-    kind: str = "postgresql"
-    before: Sequence[Operation] = ()
-    version: tuple[int, ...] | None = None
-    atomic: bool = True
-    good_atomic: bool | None = None
-
-
-def sql(text: str, **options: Any) -> list[Operation]:
-    return [ops.RunSQL(text, **options)]
-
-
-def written(bad: str, good: str, kind: str = "postgresql") -> Example:
-    return Example(sql(bad), sql(good), kind)
-
-
-def online(operation: Operation) -> list[Operation]:
-    return [ops.Online(operation)]
-
-
-text = orm.CharField(max_length=20)
-EXAMPLES: dict[str, Callable[[], Example]] = {
-    "drop-table": lambda: Example(
-        [ops.DeleteModel("Book")], [ops.CreateModel("Shelf", {"id": orm.BigAutoField(primary_key=True)})]
-    ),
-    "drop-column": lambda: Example([ops.RemoveField("Book", "note")], [add("x", orm.TextField(null=True))], "sqlite"),
-    "narrow-type": lambda: Example([changed("code", max_length=9)], [changed("code", max_length=90)]),
-    "rename-table": lambda: Example(
-        [ops.RenameModel("Book", "Work")],
-        [ops.AlterModelTable("Book", "shop_book"), ops.AlterModelTableComment("Book", "x")],
-        "mariadb",
-    ),
-    "rename-column": lambda: Example([ops.RenameField("Book", "note", "remark")], [changed("note", comment="x")]),
-    "required-column": lambda: Example(
-        [add("x", text, fill="")], [add("x", orm.CharField(max_length=9, db_default=""))]
-    ),
-    "required-column-unfilled": lambda: Example([add("x", text)], [add("x", text, fill="")]),
-    "not-null": lambda: Example([changed("note", null=False)], [changed("note", null=True, comment="x")]),
-    "drop-not-null": lambda: Example([changed("pages", null=True)], [changed("pages", comment="x")]),
-    "drop-default": lambda: Example(
-        [changed("pages")], [changed("pages", db_default=6)], before=[changed("pages", db_default=5)]
-    ),
-    "unique-added": lambda: Example(
-        [changed("pages", unique=True)], [add("x", orm.IntegerField(null=True, unique=True))]
-    ),
-    "drop-foreign-key": lambda: Example(
-        [changed("author", db_constraint=False)], [changed("author", on_delete=orm.RESTRICT)]
-    ),
-    "index-not-concurrent": lambda: Example(
-        [ops.AddIndex("Book", orm.Index("code"))],
-        [ops.AddIndex("Book", orm.Index("code"), concurrently=True)],
-        good_atomic=False,
-    ),
-    "drop-index-not-concurrent": lambda: Example(
-        [ops.RemoveIndex("Book", "book_pages_down")],
-        [ops.RemoveIndex("Book", "book_pages_down", concurrently=True)],
-        good_atomic=False,
-    ),
-    "concurrent-in-transaction": lambda: Example(
-        [ops.AddIndex("Book", orm.Index("code"), concurrently=True)],
-        [ops.AddIndex("Book", orm.Index("code"), concurrently=True)],
-        good_atomic=False,
-    ),
-    "constraint-checked-at-once": lambda: Example(
-        [ops.AddConstraint("Book", some)], [ops.AddConstraint("Book", some, validate=False)]
-    ),
-    "foreign-key-checked-at-once": lambda: Example(
-        [changed("author", on_delete=orm.RESTRICT)], online(changed("author", on_delete=orm.RESTRICT))
-    ),
-    "unique-built-at-once": lambda: Example(
-        [changed("pages", unique=True)], online(changed("pages", unique=True)), good_atomic=False
-    ),
-    "primary-key-built-at-once": lambda: Example(
-        [ops.AlterField("Note", "word", orm.CharField(max_length=9, primary_key=True))],
-        online(ops.AlterField("Note", "word", orm.CharField(max_length=9, primary_key=True))),
-        before=[
-            ops.CreateModel("Note", {"id": orm.BigIntegerField(primary_key=True), "word": orm.CharField(max_length=9)})
-        ],
-        good_atomic=False,
-    ),
-    "exclusion-built-at-once": lambda: Example(
-        [ops.AddConstraint("Book", orm.ExclusionConstraint([("span", "&&")], name="apart"))],
-        [changed("pages", comment="x")],
-        before=[add("span", orm.IntegerRangeField(null=True))],
-    ),
-    "set-not-null-reads": lambda: Example([changed("note", null=False)], online(changed("note", null=False))),
-    "volatile-default": lambda: Example(
-        [add("x", orm.UUIDField(db_default=RandomUUID()))], [add("x", orm.DateTimeField(db_default=Now()))]
-    ),
-    "stored-column": lambda: Example(
-        [add("twice", twice)],
-        [add("twice", orm.GeneratedField(F("pages") * 2, orm.IntegerField(), stored=False))],
-        "mariadb",
-    ),
-    "counting-column": lambda: Example(
-        [ops.AddField("Tag", "number", orm.AutoField())],
-        [ops.AddField("Tag", "x", orm.IntegerField(null=True))],
-        before=[ops.CreateModel("Tag", {"word": orm.CharField(max_length=9, primary_key=True)})],
-    ),
-    "type-rewrites": lambda: Example(
-        [ops.AlterField("Book", "pages", orm.BigIntegerField())], [changed("code", max_length=90)]
-    ),
-    "copies-table": lambda: Example(
-        [ops.AlterField("Book", "pages", orm.BigIntegerField())], [changed("code", max_length=60)], "mariadb"
-    ),
-    "rebuilds-table": lambda: Example([changed("pages", null=True)], [add("x", orm.TextField(null=True))], "sqlite"),
-    "validated-under-lock": lambda: Example(
-        [ops.AddConstraint("Book", some, validate=False), ops.ValidateConstraint("Book", "some")],
-        [ops.AddConstraint("Book", some, validate=False), ops.ValidateConstraint("Book", "some")],
-        good_atomic=False,
-    ),
-    "rows-under-lock": lambda: Example(
-        [add("x", orm.IntegerField(null=True)), ops.RunSQL("UPDATE shop_book SET x = 1 WHERE id = 3")],
-        [ops.RunSQL("UPDATE shop_book SET pages = 1 WHERE id = 3"), add("x", orm.IntegerField(null=True))],
-    ),
-    "all-rows-at-once": lambda: Example(
-        [changed("note", null=False), *sql("UPDATE shop_book SET pages = 3")],
-        [ops.RunSQL("UPDATE shop_book SET pages = 3 WHERE id = 2")],
-        "mariadb",
-    ),
-    "small-key": lambda: Example(
-        [ops.CreateModel("Tag", {"id": orm.AutoField(primary_key=True)})],
-        [ops.CreateModel("Tag", {"id": orm.BigAutoField(primary_key=True)})],
-    ),
-    "time-without-zone": lambda: Example(
-        [add("x", orm.DateTimeField(null=True, timezone=False))], [add("x", orm.DateTimeField(null=True))]
-    ),
-    "wide-index": lambda: Example(
-        [ops.AddIndex("Book", orm.Index("code", "pages", "title", "price"))],
-        [ops.AddIndex("Book", orm.Index("code", "pages", "title"))],
-        "sqlite",
-    ),
-    "concurrent-index-corrupts": lambda: Example(
-        [ops.AddIndex("Book", orm.Index("code"), concurrently=True)],
-        [ops.AddIndex("Book", orm.Index("code"))],
-        version=(14, 2),
-    ),
-    "raw-sql": lambda: written("ALTER SYSTEM SET fsync = off", "CREATE VIEW v AS SELECT 'ALTER SYSTEM' FROM shop_book"),
-    "transaction-control": lambda: written("COMMIT", "SELECT 'COMMIT' -- COMMIT", "sqlite"),
-    "drop-database": lambda: written("DROP SCHEMA old CASCADE", "DROP VIEW old", "mariadb"),
-    "truncate": lambda: written("truncate shop_book", "DELETE FROM shop_book WHERE id = 3"),
-    "rename-schema": lambda: written("ALTER SCHEMA a RENAME TO b", "CREATE SCHEMA a"),
-    "enum-value-renamed": lambda: written(
-        "ALTER TYPE mood RENAME VALUE 'a' TO 'b'", "ALTER TYPE mood ADD VALUE 'b' AFTER 'a'"
-    ),
-    "enum-value-order": lambda: written("ALTER TYPE mood ADD VALUE 'b'", "ALTER TYPE mood ADD VALUE 'b' AFTER 'a'"),
-    "domain-constraint": lambda: written("CREATE DOMAIN age AS int CHECK (value > 0)", "CREATE DOMAIN age AS int"),
-    "char-type": lambda: written("CREATE TABLE x (a char(3))", "CREATE TABLE x (a character varying(3))"),
-    "json-type": lambda: written("ALTER TABLE shop_book ADD COLUMN x json", "ALTER TABLE shop_book ADD COLUMN x jsonb"),
-    "reindex-not-concurrent": lambda: written("REINDEX TABLE shop_book", "REINDEX TABLE CONCURRENTLY shop_book"),
-    "detach-not-concurrent": lambda: written(
-        "ALTER TABLE a DETACH PARTITION b", "ALTER TABLE a DETACH PARTITION b CONCURRENTLY"
-    ),
-    "full-vacuum": lambda: written("VACUUM FULL shop_book", "VACUUM shop_book"),
-    "locks-table": lambda: written("LOCK TABLE shop_book", "SELECT 1"),
-    "unused-review": lambda: Example(
-        [ops.Reviewed(ops.AlterModelTableComment("Book", "x"), "harmless")],
-        [ops.Reviewed(ops.RemoveField("Book", "note"), "unread")],
-    ),
-}
-
-
-def findings(
-    operations: Sequence[Operation],
-    kind: str = "postgresql",
-    before: Sequence[Operation] = (),
-    *,
-    version: tuple[int, ...] | None = None,
-    atomic: bool = True,
-) -> list[Finding]:
-    state = state_after(shop(), before)
-    return lint([(Migration(operations, app=APP, name="0002_x", atomic=atomic), state)], kind, version)
 
 
 @pytest.mark.parametrize("name", sorted(all_rules()))
@@ -422,12 +235,59 @@ def test_sql_is_read_by_its_words(text: str, kind: str, expected: set[str]) -> N
     assert set[str]().union(*(one.rules for one in read_sql(text, kind))) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("LOCK TABLE shop_book IN SHARE MODE", "SHARE on shop_book, which blocks writers"),
+        ("LOCK shop_book", "ACCESS EXCLUSIVE on shop_book, which blocks readers and writers"),
+        ("TRUNCATE shop_book", "ACCESS EXCLUSIVE on shop_book, which blocks readers and writers"),
+        ("REINDEX TABLE shop_book", "SHARE on shop_book, which blocks readers and writers"),
+        ("CREATE INDEX i ON shop_book (code)", "SHARE on shop_book, which blocks writers"),
+        (
+            "ALTER TABLE shop_book ADD FOREIGN KEY (a) REFERENCES b",
+            "SHARE ROW EXCLUSIVE on shop_book, which blocks writers",
+        ),
+        ("ALTER TABLE shop_book VALIDATE CONSTRAINT c", "SHARE UPDATE EXCLUSIVE on shop_book, which blocks nobody"),
+        ("CREATE TYPE x AS ENUM ('a')", ""),
+    ],
+)
+def test_the_lock_of_sql_is_told(text: str, told: str) -> None:
+    """That it is the one that PostgreSQL takes, the proof `migrate_locks` shows."""
+    (statement,) = read_sql(text, "postgresql")
+    assert statement.describe() == told
+    assert read_sql(text, "mariadb")[0].describe() == ""
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: f"{peer.tool} {peer.name}")
+def test_every_rule_of_other_tools_has_something_to_do_instead(peer: Peer) -> None:
+    for name in peer.rules:
+        assert len(all_rules()[name].instead) > 20
+
+
 def test_several_statements_in_one_text_are_all_looked_at() -> None:
     assert [set(one.rules) for one in read_sql("SELECT 1; DROP TABLE a; VACUUM FULL b", "postgresql")] == [
         set(),
         {"drop-table"},
         {"full-vacuum"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("routine", "kind"),
+    [
+        (
+            "CREATE TRIGGER a AFTER INSERT ON b BEGIN UPDATE b SET c = CASE WHEN x THEN 1 END; DELETE FROM d; END",
+            "sqlite",
+        ),
+        ("CREATE PROCEDURE p() BEGIN IF a THEN DELETE FROM d; END IF; BEGIN SELECT 2; END; END", "mariadb"),
+        ("CREATE PROCEDURE p() BEGIN CASE x WHEN 1 THEN SELECT 1; END CASE; END", "mariadb"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END", "postgresql"),
+    ],
+)
+def test_what_a_trigger_or_a_routine_does_is_done_later(routine: str, kind: str) -> None:
+    assert [set(one.rules) for one in read_sql(routine, kind)] == [set()]
+    found = read_sql(f"{routine}; DROP TABLE a; COMMIT", kind)
+    assert [set(one.rules) for one in found] == [set(), {"drop-table"}, {"transaction-control"}]
 
 
 def test_a_state_is_what_findings_need_and_no_database() -> None:

@@ -99,6 +99,24 @@ def test_every_command_is_in_the_reference_with_an_example() -> None:
             assert "Example" in text, f"`{path} --help` shows no example"
 
 
+def test_every_option_of_the_commands_for_migrations_is_explained() -> None:
+    page = (ROOT / "docs" / "migrate" / "commands.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    beginning = page.partition("\n## ")[0]
+    root: Any = make_root()
+    names = ["makemigrations", "migrate", "showmigrations", "sqlmigrate", "squashmigrations", "inspectdb"]
+    names += [f"migrations {name}" for name in root.get_command(None, "migrations").list_commands(None)]
+    assert {*names} == {*parts}
+    for name in names:
+        command = root
+        for word in name.split():
+            command = command.get_command(None, word)
+        for option in (option for one in command.params for option in one.opts if option.startswith("--")):
+            assert option == "--help" or f"`{option}" in parts[name] + beginning or f" {option}" in parts[name], (
+                f"docs/migrate/commands.md says nothing of `{name} {option}`"
+            )
+
+
 def test_every_error_is_in_the_reference() -> None:
     page = generate.error_reference()
     errors = [name for name in covet.exceptions.__all__ if issubclass(getattr(covet.exceptions, name), Exception)]

@@ -1,28 +1,20 @@
-"""Migrations made in memory, of plain SQL, for tests of how they are run; and a process that runs them.
-
-python -m tests.migration_runs URL three --kill migrate.before.shop.0001_first.1
-"""
+"""Migrations made in memory, of plain SQL, for tests of how they are run."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from covet_migrate.actions.actions import Execute
-from covet_migrate.exceptions import MigrationError
-from covet_migrate.execution import Event, Migrator, Settings
+from covet_migrate.execution import Migrator, Settings
 from covet_migrate.migrations import Key, Migration
 from covet_migrate.operations.base import Change, Operation
 from covet_migrate.state.models import State
 from covet_migrate.steps import Call, Statement, Step
 from covet_orm import Database
-from covet_orm.testing import faultpoints
 
-__all__ = ["SETS", "SQL", "Code", "InMemory", "applied", "migration", "migrator", "steps_of"]
+__all__ = ["SQL", "Code", "InMemory", "applied", "migration", "migrator", "slow", "steps_of", "three"]
 
 
 class SQL(Operation):
@@ -189,44 +181,3 @@ def slow(kind: str) -> list[Migration]:
             SQL("INSERT INTO one (id) VALUES (0)", []),
         )
     ]
-
-
-SETS: dict[str, Callable[[str], list[Migration]]] = {"three": three, "slow": slow}
-"""The sets of migrations that a process can run, made for a kind of database."""
-
-
-async def main() -> None:
-    """Run migrations, and print the names of those that this process did."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("set")
-    parser.add_argument("--kill", help="a point at which it dies")
-    parser.add_argument("--unwind", action="store_true")
-    parser.add_argument("--rollback", type=int)
-    arguments = parser.parse_args()
-    seen: list[str] = []
-
-    def tell(event: Event) -> None:
-        if type(event).__name__ == "MigrationFinished" and getattr(event, "outcome", "") == "done":
-            seen.append(str(getattr(event, "migration", "")))
-
-    async with Database(arguments.url) as database:
-        found = SETS[arguments.set](database.kind)
-        run = migrator(database, *found, tell=tell)
-        if arguments.kill:
-            faultpoints.actions[arguments.kill] = faultpoints.kill
-        try:
-            if arguments.unwind:
-                seen += [".".join(key) for key in await run.unwind()]
-            elif arguments.rollback:
-                await run.rollback(arguments.rollback, yes=True)
-            else:
-                await run.migrate()
-        except MigrationError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            sys.exit(1)
-    print(" ".join(seen))
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -74,7 +74,7 @@ async def _postgresql(url: str) -> Snapshot:
 async def _mariadb(url: str) -> Snapshot:
     found: Snapshot = {}
     for (table,) in await ask(url, "SHOW TABLES"):
-        ((_, text),) = await ask(url, f"SHOW CREATE TABLE `{table}`")
+        ((_, text),) = await ask(url, f"SHOW CREATE TABLE {_quoted(table, '`')}")
         _head, *lines, tail = str(text).splitlines()
         told = {line.strip().removesuffix(",") for line in lines}
         keys = {match[1] for line in told if (match := re.match(r"CONSTRAINT `(.*?)` FOREIGN KEY", line))}
@@ -89,7 +89,7 @@ async def _sqlite(url: str) -> Snapshot:
         url, "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     ):
         found[str(table)] = told = dict[str, str]()
-        for row in await ask(url, f'PRAGMA table_xinfo("{table}")'):
+        for row in await ask(url, f"PRAGMA table_xinfo({_quoted(table)})"):
             told[f"column {row[1]}"] = " | ".join(map(str, row[2:]))
         body = str(sql).partition("(")[2].rpartition(")")[0]
         for part in _split(body):
@@ -106,11 +106,18 @@ async def _sqlite(url: str) -> Snapshot:
                 told[f"generated {column}"] = generated[1]
         for kind, name, text in await ask(
             url,
-            f"SELECT type, name, sql FROM sqlite_master WHERE tbl_name = '{table}' AND type <> 'table' AND sql <> ''",
+            "SELECT type, name, sql FROM sqlite_master WHERE type <> 'table' AND sql <> '' "
+            f"AND tbl_name = {_quoted(table, chr(39))}",
         ):
             told[f"{kind} {name}"] = " ".join(str(text).replace('"', "").split())
-        told["foreign keys"] = str(sorted(row[2:] for row in await ask(url, f'PRAGMA foreign_key_list("{table}")')))
+        keys = await ask(url, f"PRAGMA foreign_key_list({_quoted(table)})")
+        told["foreign keys"] = str(sorted(row[2:] for row in keys))
     return found
+
+
+def _quoted(name: object, quote: str = '"') -> str:
+    """A name, or a text, as it stands in SQL."""
+    return f"{quote}{str(name).replace(quote, quote * 2)}{quote}"
 
 
 def _split(body: str) -> Iterator[str]:

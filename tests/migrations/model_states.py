@@ -21,7 +21,7 @@ from covet_orm import F, Field, Q, RawSQL
 from covet_orm.expressions.functions import Lower, Now
 from covet_orm.schema import check_supported, statements
 
-__all__ = ["APP", "states"]
+__all__ = ["APP", "MODELS", "states"]
 
 APP = "app"
 MODELS = ("Author", "Order", "Group", "Select", "Post", "User", "Index", "A", "Verylongname" * 4, "Ünit")
@@ -35,14 +35,15 @@ WORDS = ("", "a", "it's", "100%", "ü", "a\\b", 'say "x"', "NULL", "x\ny", ":col
 
 
 @st.composite
-def states(draw: st.DrawFn, kind: str, *, most: int = 4) -> State:
+def states(draw: st.DrawFn, kind: str, *, most: int = 4, among: Sequence[str] = MODELS) -> State:
     """A set of models that a database can have.
 
     Args:
         kind: `postgresql`, `mariadb` or `sqlite`.
         most: how many models there are at most.
+        among: what they may be called.
     """
-    names = draw(st.lists(st.sampled_from(MODELS), min_size=1, max_size=most, unique=True))
+    names = draw(st.lists(st.sampled_from(among), min_size=1, max_size=most, unique=True))
     keys = {name: draw(_keys(kind)) for name in names}
     tables = draw(st.lists(st.sampled_from(TABLES), unique=True, max_size=len(names)))
     state = State()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.migrating import APP, model
+from tests.migrations.migrating import APP, model
 
 import covet_orm as orm
 from covet_migrate import operations as ops
