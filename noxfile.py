@@ -28,7 +28,7 @@ EXTRAS = {KERNEL: "[server,uvicorn,testing,cookies,templates,zstd]", "covet-orm"
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 BENCHMARKS = (
     "http", "sockets", "startup", "memory", "cache", "compression", "rate_limit", "sessions",
-    "orm", "orm_pool", "orm_cache", "orm_memory", "orm_transactions", "orm_siblings", "migrate",
+    "orm", "orm_pool", "orm_cache", "orm_memory", "orm_transactions", "orm_siblings", "migrate", "backfill",
 )  # fmt: skip
 
 
