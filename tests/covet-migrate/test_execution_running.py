@@ -27,6 +27,7 @@ from covet_migrate.execution.history import TABLE, define
 from covet_migrate.execution.lock import hold
 from covet_migrate.execution.migrator import server_version
 from covet_migrate.execution.plan import Planned
+from covet_migrate.execution.running import run_migration
 from covet_migrate.execution.stages import Target
 from covet_migrate.operations.fields import AddField
 from covet_migrate.operations.models import CreateModel, DeleteModel, RenameModel
@@ -515,7 +516,7 @@ async def test_what_was_done_meanwhile_is_not_done_again(database: Database) -> 
     async with hold(database, timeout=5) as lock:
         executor = Executor(database, target, lock, Settings(), events.append)
         for _ in range(2):
-            await executor.run(planned, State(), number=1, total=1, batch=1)
+            await run_migration(executor, planned, State(), number=1, total=1, batch=1)
     outcomes = [one.outcome for one in events if isinstance(one, MigrationFinished)]
     assert outcomes == ["done", "elsewhere"]
     assert await database.fetch_value("SELECT count(*) FROM item") == 2

@@ -11,30 +11,27 @@ from typing import Any, TypeVar
 
 import anyio
 
-from covet.exceptions import CovetError
 from covet_migrate.actions.actions import DropTable, Execute
 from covet_migrate.actions.custom import CustomAction
 from covet_migrate.exceptions import MigrationError, MigrationLocked
 from covet_migrate.execution.data import DataStep
 from covet_migrate.execution.events import (
     Listener,
-    MigrationFinished,
     MigrationStarted,
     Retrying,
     StepFinished,
     StepStarted,
     StoodBack,
 )
-from covet_migrate.execution.failures import Place, failed
+from covet_migrate.execution.failures import Place
 from covet_migrate.execution.history import History
 from covet_migrate.execution.journal import Journal
 from covet_migrate.execution.lock import MigrationLock, fence
 from covet_migrate.execution.plan import Planned
 from covet_migrate.execution.settings import Settings
-from covet_migrate.execution.stages import Stage, Target, described, stages_of
+from covet_migrate.execution.stages import Stage, Target, described
 from covet_migrate.execution.standing_back import keep_others_off, stand_back, tables_blocked
 from covet_migrate.migrations import Migration
-from covet_migrate.state.models import State
 from covet_migrate.state.rendering import historical_models
 from covet_migrate.steps import Call, RebuildTable, Statement, Step
 from covet_orm import Database, transaction_manager
@@ -120,62 +117,13 @@ class Executor:
         if self._tell is not None:
             self._tell(event)
 
-    async def run(self, planned: Planned, before: State, *, number: int, total: int, batch: int) -> None:
-        """Run a migration, or go on with it where it was interrupted.
-
-        Cancelled, it is rolled back, or what is done of it is in the journal.
-
-        Args:
-            planned: which one, and in which direction.
-            before: the state before it, also where it is taken back.
-            number: which of those of the plan, from 1.
-            total: how many the plan has.
-            batch: the number of the run in the history.
-
-        Raises:
-            MigrationFailed: a step of it failed.
-            MigrationLocked: a lock was not to be had.
-            Irreversible: it cannot be taken back.
-            HistoryError: it was interrupted, and what is done of it is not what its file says now.
-        """
-        from covet_migrate.execution.journalled import run_by_steps
-
-        migration, backward = planned.migration, planned.backward
-        stages = stages_of(migration, before, self.target, backward=backward)
-        run = Run(planned, stages, number, total, batch)
-        as_a_whole = planned.under_way is None and migration.atomic and self.database.kind in TRANSACTIONAL
-        place = Place(migration, backward, steps=len(run.steps), kept=not as_a_whole)
-        if as_a_whole:
-            _require_transactional(run)
-        await self.lock.check()
-        began = monotonic()
-        try:
-            if as_a_whole:
-                self.tell(self._started(run, 0))
-                steps = [step for _, step in run.steps]
-                done = await self.patiently(place, lambda: self._as_a_whole(run, place, began), steps)
-            else:
-                done = await run_by_steps(self, run, place, began)
-        except CovetError as error:
-            if isinstance(error, MigrationError):
-                raise
-            raise failed(place, error) from error
-        except Exception as error:
-            # What code of the migration raised.
-            raise failed(place, error) from error
-        outcome = "done" if done else "elsewhere"
-        seconds = monotonic() - began
-        self.tell(MigrationFinished(migration=migration, backward=backward, seconds=seconds, outcome=outcome))
-
     def started(self, run: Run, done: int) -> None:
         """Tell that a migration begins, or goes on."""
-        self.tell(self._started(run, done))
-
-    def _started(self, run: Run, done: int) -> MigrationStarted:
-        return MigrationStarted(
+        started = MigrationStarted(
             migration=run.migration, backward=run.planned.backward, number=run.number, total=run.total,
             steps=len(run.steps), done=done,
         )  # fmt: skip
+        self.tell(started)
 
     async def patiently(self, place: Place, attempt: Callable[[], Awaitable[T]], steps: Sequence[Step] = ()) -> T:
         """Do what rolls back when a lock is not to be had, again and again.
@@ -232,7 +180,7 @@ class Executor:
         """Tell that a step is done."""
         self.tell(StepFinished(migration=run.migration, number=number + 1, steps=place.steps))
 
-    async def _as_a_whole(self, run: Run, place: Place, began: float) -> bool:
+    async def as_a_whole(self, run: Run, place: Place, began: float) -> bool:
         """Run a migration as a transaction, with its row in the history; False where another process has done it."""
         place.at(0)
         async with self.transaction(run, [step for _, step in run.steps]) as connection:
@@ -334,16 +282,6 @@ def _drops_tables(step: Step) -> bool:
     # What somebody wrote may drop one as well.
     written = isinstance(step, Statement) and (step.action is None or isinstance(step.action, (Execute, CustomAction)))
     return written or isinstance(step, RebuildTable) or isinstance(step.action, DropTable)
-
-
-def _require_transactional(run: Run) -> None:
-    for stage, step in run.steps:
-        if not step.transactional:
-            raise MigrationError(
-                f"{run.migration}: {stage.operation.describe()} cannot be done inside of a transaction "
-                f"({described(step)}); write Migration(..., atomic=False), with nothing else in it that should happen "
-                "together with it. Nothing of it was done"
-            )
 
 
 @asynccontextmanager

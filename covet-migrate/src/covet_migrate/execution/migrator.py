@@ -353,6 +353,8 @@ class Migrator:
         """Run a plan; the number of the run."""
         if not plan:
             return batch
+        from covet_migrate.execution.running import run_migration
+
         history = await self.history.read()
         applied = {one.key for one in history}
         order = self.files.order(frozenset(applied))
@@ -373,7 +375,7 @@ class Migrator:
                     await self._fake([planned], batch)
                     continue
             there = None
-            await executor.run(planned, before, number=number, total=len(plan), batch=batch)
+            await run_migration(executor, planned, before, number=number, total=len(plan), batch=batch)
         return batch
 
     async def _fake(self, plan: Sequence[Planned], batch: int | None) -> None:
