@@ -31,7 +31,7 @@ from covet_migrate.execution.running import run_migration
 from covet_migrate.execution.stages import Target
 from covet_migrate.operations.fields import AddField
 from covet_migrate.operations.models import CreateModel, DeleteModel, RenameModel
-from covet_migrate.operations.running import RunPython
+from covet_migrate.operations.running import RunPython, RunSQL
 from covet_migrate.state.models import State
 from covet_migrate.state.rendering import Renderer
 from covet_orm import BigAutoField, CharField, Database, IntegerField, transaction_manager
@@ -520,6 +520,29 @@ async def test_what_was_done_meanwhile_is_not_done_again(database: Database) -> 
     outcomes = [one.outcome for one in events if isinstance(one, MigrationFinished)]
     assert outcomes == ["done", "elsewhere"]
     assert await database.fetch_value("SELECT count(*) FROM item") == 2
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+async def test_sql_that_makes_a_table_anew_keeps_what_refers_to_it(database: Database) -> None:
+    """SQLite deletes the rows of a table that is dropped one by one, and those that refer to them as well."""
+    anew = RunSQL(
+        [
+            "CREATE TABLE other (id INTEGER PRIMARY KEY, name TEXT)",
+            "INSERT INTO other SELECT id, name FROM parent",
+            "DROP TABLE parent",
+            "ALTER TABLE other RENAME TO parent",
+        ],
+        RunSQL.noop,
+    )
+    for statement in (
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY, name VARCHAR(20))",
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, parent_id INTEGER REFERENCES parent (id) ON DELETE CASCADE)",
+        "INSERT INTO parent VALUES (1, 'a')",
+        "INSERT INTO child VALUES (1, 1), (2, 1)",
+    ):
+        await database.execute(statement)
+    await migrator(database, migration("family", "0001_anew", anew), **real()).migrate()
+    assert await database.fetch_value("SELECT count(*) FROM child") == 2
 
 
 async def test_models_are_created_and_deleted(database: Database, server: Server, url: str) -> None:

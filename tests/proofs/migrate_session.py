@@ -6,6 +6,7 @@ code, and the lines that matter, are compared with what they are to be.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -260,6 +261,7 @@ def empty(name: str, folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Type it on each database, and write the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sections: dict[str, str] = {}
     rows = []
     for name in NAMES:

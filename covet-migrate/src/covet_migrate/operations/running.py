@@ -56,7 +56,8 @@ class RunSQL(Operation):
         sql: a statement as the database takes it; or a statement with parameters, `:name` in it, and their values; or a
             list of such; or a dictionary of those by the kind of database (`postgresql`, `mysql`, `mariadb`,
             `sqlite`): others do nothing then, and MariaDB does what is there for MySQL unless it has its own. Each
-            statement is sent, and journalled, by itself: two in one text are none that MySQL takes.
+            statement is sent by itself: two in one text are none that MySQL takes. With `atomic=False` it is journalled
+            by itself as well, except on SQLite, where all of an operation is one transaction.
         reverse_sql: what takes it back, in the same forms; `RunSQL.noop` where nothing has to be done. Without any it
             cannot be taken back.
         state_operations: operations that say what it changes of the models, so that these know it.
