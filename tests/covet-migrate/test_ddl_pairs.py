@@ -168,6 +168,15 @@ def found() -> Iterator[tuple[str, Pair]]:
             {"app.A": {"a": "b"}},
         ),
     )
+    long = Definition("unique", ("text",), "long", {"deferrable": None, "nulls": None})
+    yield (
+        "a foreign key beside a long text that is unique gets another name",
+        a_pair(
+            [model("app.A", long, id=AUTO, text=number("text"), parent=to("app.A", null=True))],
+            [model("app.A", long, id=AUTO, text=number("text"), of=to("app.A", null=True, db_column="above"))],
+            {"app.A": {"parent": "of"}},
+        ),
+    )
     yield (
         "rows get bytes that are no text",
         a_pair([model("app.A", id=AUTO)], [model("app.A", id=AUTO, data=number("binary"))]),

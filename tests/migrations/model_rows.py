@@ -155,8 +155,8 @@ def kept(pair: Pair, rows: Rows, *, back: bool = False) -> Iterator[tuple[str, l
                 given = row[name]
                 if given is None and not then[new].fields[after].options.get("null"):
                     # What `fill` says.
-                    old = models[label].fields[name]
-                    given = value(models, old, 3 if is_few(old) == is_few(then[new].fields[after]) else 1)
+                    old, spec = models[label].fields[name], then[new].fields[after]
+                    given = value(then, spec, 3 if is_few(old) == is_few(spec) else 1)
                 values.append(plain(given))
             wanted.append(tuple(values))
         yield label if back else new, wanted

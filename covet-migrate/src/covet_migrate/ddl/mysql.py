@@ -29,7 +29,7 @@ from covet_migrate.actions.actions import (
 )
 from covet_migrate.actions.columns import alone
 from covet_migrate.actions.comparing import Texts
-from covet_migrate.ddl.base import DDL, covers, is_there
+from covet_migrate.ddl.base import DDL, Version, covers, is_there
 from covet_migrate.steps import Statement, Step
 
 __all__ = ["MySQL"]
@@ -37,13 +37,21 @@ __all__ = ["MySQL"]
 LITERAL = re.compile(r"""\(.*\)|'(?:[^']|'')*'|[-+]?[\w.]+""", re.DOTALL)
 """A default that needs no parentheses around it."""
 
+LONGEST_KEY = 3072
+"""Bytes that an index of InnoDB has at the most, of all its columns."""
+
 
 class MySQL(DDL):
     """Statements of MySQL and MariaDB."""
 
+    def __init__(self, kind: str, version: Version) -> None:
+        super().__init__(kind, version)
+        self._named: set[int] = set()
+
     def steps(self, actions: Iterable[Action | Step]) -> list[Step]:
         """A column that counts has to be a key at every moment: what changes a primary key is one statement."""
         self.actions = list(actions)
+        self._named.clear()
         found: list[Step] = []
         merged: set[int] = set()
         for action in self.actions:
@@ -67,11 +75,7 @@ class MySQL(DDL):
     def rename_column(self, action: RenameColumn) -> Iterable[str]:
         (sql,) = super().rename_column(action)
         if self.kind == "mariadb":
-            column = action.table.c.get(action.after)
-            if column is None or self.type(column) != "JSON" or self._restated(action):
-                return [sql]
-            # JSON is text there that is checked; the check is called as the column is, and keeps that name otherwise.
-            return [self.alter(action, f"CHANGE COLUMN {self.quote(action.before)} {self.column(column)}")]
+            return self._rename_on_mariadb(action, sql)
         # MySQL renames no column that a check names.
         texts, coming = Texts(self.kind, {}), self.coming(action.table)
         checks = [
@@ -116,8 +120,8 @@ class MySQL(DDL):
     def rename_constraint(self, action: RenameConstraint) -> Iterable[str]:
         old, new = action.before, action.constraint
         name = self.quote(str(old.name))
-        if isinstance(new, sqlalchemy.PrimaryKeyConstraint):
-            # Every primary key is called PRIMARY.
+        if isinstance(new, sqlalchemy.PrimaryKeyConstraint) or id(new) in self._named:
+            # Every primary key is called PRIMARY; and some were made again meanwhile.
             return []
         if isinstance(new, sqlalchemy.UniqueConstraint):
             return [self.alter(action, f"RENAME INDEX {name} TO {self.quote(str(new.name))}")]
@@ -126,6 +130,40 @@ class MySQL(DDL):
             dropped = f"DROP FOREIGN KEY {name}{self._own_index(old)}"
             return [self.alter(action, dropped), self.alter(action, added)]
         return [self.alter(action, f"DROP CONSTRAINT {name}, {added}")]
+
+    def _rename_on_mariadb(self, action: RenameColumn, sql: str) -> list[str]:
+        column = action.table.c.get(action.after)
+        if column is not None and self.type(column) == "JSON" and not self._restated(action):
+            # JSON is text there that is checked; the check is called as the column is, and keeps that name otherwise.
+            return [self.alter(action, f"CHANGE COLUMN {self.quote(action.before)} {self.column(column)}")]
+        keys = [one for one in self._keys(action.table) if action.after in one.column_keys]
+        if not keys or not self._is_hashed(action.table):
+            return [sql]
+        # Made again, they have the name at once that they are to have.
+        before = {
+            id(one.constraint): one.before
+            for one in self.actions
+            if isinstance(one, RenameConstraint) and one.table.name == action.table.name
+        }
+        names = [str(before.get(id(one), one).name) for one in keys]
+        self._named |= {id(one) for one in keys}
+        return [
+            *(self.alter(action, f"DROP FOREIGN KEY {self.quote(name)}") for name in names),
+            sql,
+            *(self.alter(action, f"ADD {self.constraint(one)}") for one in keys),
+        ]
+
+    def _is_hashed(self, table: sqlalchemy.Table) -> bool:
+        """Whether a table has a unique index of hashes, as MariaDB makes of what is too long for another. Every
+        statement copies such a table, and none that does renames a column of a foreign key."""
+        coming = self.coming(table)
+        declared: list[Any] = [*table.indexes, *table.constraints]
+        return any(
+            sum(map(_bytes, one.columns)) > LONGEST_KEY
+            for one in declared
+            if isinstance(one, sqlalchemy.UniqueConstraint) or (isinstance(one, sqlalchemy.Index) and one.unique)
+            if str(one.name) not in coming and is_there(one, self.kind)
+        )
 
     def _restated(self, action: RenameColumn) -> bool:
         """Whether the column is told anew later on."""
@@ -243,3 +281,12 @@ def _changes_key(action: TableAction) -> bool:
     return isinstance(action, (AddConstraint, DropConstraint)) and isinstance(
         action.constraint, sqlalchemy.PrimaryKeyConstraint
     )
+
+
+def _bytes(column: sqlalchemy.Column[Any]) -> float:
+    """How many bytes a column takes in an index, as far as that is much."""
+    if not isinstance(column.type, (sqlalchemy.String, sqlalchemy.LargeBinary)):
+        return 0
+    if column.type.length is None:
+        return float("inf")
+    return column.type.length * (4 if isinstance(column.type, sqlalchemy.String) else 1)
