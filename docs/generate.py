@@ -139,7 +139,8 @@ def command_reference() -> str:
 
 
 def _commands(command: click.Command, path: str, parent: click.Context | None) -> Iterator[tuple[str, click.Context]]:
-    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=100)
+    name = path.rpartition(" ")[2]
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=100, **command.context_settings)
     yield path, context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
