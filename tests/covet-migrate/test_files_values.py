@@ -434,12 +434,19 @@ def formatted(text: str, folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def is_readable(value: Any) -> bool:
+    """Whether brackets are not so deep that a date no longer fits beside them; there, a formatter has ways of its
+    own."""
+    lines = assignment(Values(), "value", value).splitlines()
+    return all(len(line) - len(line.lstrip()) <= 80 for line in lines)
+
+
 @given(st.lists(expressions | nested, min_size=1, max_size=4))
 @settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.generate])
 def test_the_layout_is_that_of_ruff_format(tmp_path_factory: pytest.TempPathFactory, values: list[Any]) -> None:
     """Many values in one file, as the program takes a while to start."""
     writer = Values()
-    lines = [assignment(writer, f"value{number}", value) for number, value in enumerate(values)]
+    lines = [assignment(writer, f"value{number}", value) for number, value in enumerate(filter(is_readable, values))]
     text = "\n".join([*writer.imports.lines(), *lines, ""])
     assert formatted(text, tmp_path_factory.mktemp("layout")) == text
 

@@ -84,6 +84,8 @@ def make_package(location: Location) -> Path:
             f"{error.strerror or error}; `[plugins.migrate] modules` puts it elsewhere: "
             f'{location.app} = "package.{PACKAGE}"'
         ) from error
+    # Whoever imports it next, in this process, finds it.
+    importlib.invalidate_caches()
     return location.folder
 
 
