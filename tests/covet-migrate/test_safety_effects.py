@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
-import pymysql
 import pytest
-from tests.migrations.lock_observations import differences, observed, observed_concurrently, there
+from tests.migrations.lock_observations import differences, how, observed, observed_concurrently, refused, there
 from tests.migrations.migrating import APP, create, migrate, states_of
 from tests.migrations.schema_changes import CHANGES, ROWS, SchemaChange, shop
 from tests.services.databases import ask
@@ -144,24 +143,9 @@ async def test_mariadb_accepts_the_algorithm_and_lock_that_are_said_and_no_cheap
         (lock,) = effect.locks.values()
         cheaper = ALGORITHMS.index(effect.algorithm) - 1
         if cheaper >= 0:
-            assert await refused(url, online(step.sql, ALGORITHMS[cheaper], None)), f"{step.sql} is cheaper"
+            assert await refused(url, how(step.sql, ALGORITHMS[cheaper], None)), f"{step.sql} is cheaper"
         if lock != "NONE":
             weaker = ONLINE[ONLINE.index(lock) - 1]
-            assert await refused(url, online(step.sql, effect.algorithm, weaker)), f"{step.sql} locks less"
-        error = await refused(url, online(step.sql, effect.algorithm, lock))
+            assert await refused(url, how(step.sql, effect.algorithm, weaker)), f"{step.sql} locks less"
+        error = await refused(url, how(step.sql, effect.algorithm, lock))
         assert not error, f"{step.sql} {effect}: {error}"
-
-
-def online(sql: str, algorithm: str, lock: str | None) -> str:
-    """A statement that is refused where it cannot be done so."""
-    comma = "," if sql.startswith("ALTER TABLE") else ""
-    return f"{sql}{comma} ALGORITHM={algorithm}" + (f"{comma} LOCK={lock}" if lock else "")
-
-
-async def refused(url: str, sql: str) -> str:
-    """Why a statement is refused; empty where it is not, and done then."""
-    try:
-        await ask(url, sql)
-    except pymysql.err.Error as error:
-        return str(error)
-    return ""

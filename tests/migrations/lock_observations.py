@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import asyncpg  # type: ignore[import-untyped]
+import pymysql
 from tests.services.databases import ask
 
 from covet_migrate.execution.stages import described
@@ -21,7 +22,7 @@ from covet_migrate.steps import Statement
 from covet_migrate.testing.locks import LOCKS, files_of_tables, locks_held, tables_there
 from covet_orm.drivers.protocol import Connection
 
-__all__ = ["Observed", "differences", "observed", "observed_concurrently", "there", "tried"]
+__all__ = ["Observed", "differences", "how", "observed", "observed_concurrently", "refused", "there", "tried"]
 
 READ = "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables"
 PATIENCE = "100ms"
@@ -177,3 +178,18 @@ async def there(url: str, step: Statement) -> bool:
     """Whether an index that is to be dropped is there."""
     name = step.sql.rpartition(" ")[2].strip('"')
     return bool(await ask(url, f"SELECT 1 FROM pg_class WHERE relname = '{name}'"))
+
+
+def how(sql: str, algorithm: str, lock: str | None) -> str:
+    """A statement that is refused where it cannot be done so."""
+    comma = "," if sql.startswith("ALTER TABLE") else ""
+    return f"{sql}{comma} ALGORITHM={algorithm}" + (f"{comma} LOCK={lock}" if lock else "")
+
+
+async def refused(url: str, sql: str) -> str:
+    """Why a statement is refused; empty where it is not, and done then."""
+    try:
+        await ask(url, sql)
+    except pymysql.err.Error as error:
+        return str(error)
+    return ""

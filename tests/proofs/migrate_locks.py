@@ -27,7 +27,15 @@ import anyio
 import pymysql
 from benchmarks import evidence
 from tests.migrations.lint_examples import EXAMPLES, Example
-from tests.migrations.lock_observations import Observed, differences, observed, observed_concurrently, there
+from tests.migrations.lock_observations import (
+    Observed,
+    differences,
+    how,
+    observed,
+    observed_concurrently,
+    refused,
+    there,
+)
 from tests.migrations.migrating import APP, create, migrate, states_of
 from tests.migrations.schema_changes import CHANGES, ROWS, SchemaChange, shop
 from tests.services.databases import SQLite, a_server, ask
@@ -362,21 +370,6 @@ async def _succeeds(cursor: Any, sql: str) -> bool | None:
     except pymysql.err.Error as error:
         return False if error.args[0] == LOCK_WAIT_TIMEOUT else None
     return True
-
-
-def how(sql: str, algorithm: str, lock: str | None) -> str:
-    """A statement that is refused where it cannot be done so."""
-    comma = "," if sql.startswith("ALTER TABLE") else ""
-    return f"{sql}{comma} ALGORITHM={algorithm}" + (f"{comma} LOCK={lock}" if lock else "")
-
-
-async def refused(url: str, sql: str) -> str:
-    """Why a statement is refused; empty where it is not, and done then."""
-    try:
-        await ask(url, sql)
-    except pymysql.err.Error as error:
-        return str(error)
-    return ""
 
 
 async def sqlite(server: SQLite) -> list[Row]:
