@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 from tests.services.databases import ask
 
+from covet_orm.constraints import CheckConstraint
 from covet_orm.databases import Database
 from covet_orm.exceptions import CheckViolation, DatabaseError, ForeignKeyViolation, ModelError, NotSupported
 from covet_orm.expressions import Q
-from covet_orm.fields import CASCADE, CharField, ForeignKey, IntegerField, JSONField, ManyToManyField, TextField
+from covet_orm.fields import (
+    CASCADE,
+    BigAutoField,
+    CharField,
+    ForeignKey,
+    IntegerField,
+    JSONField,
+    ManyToManyField,
+    SmallIntegerField,
+    TextField,
+)
 from covet_orm.indexes import Index
 from covet_orm.models import Model, Registry
 from covet_orm.schema import check_supported, statements
@@ -286,6 +297,23 @@ def test_everything_that_is_missing_is_told_at_once() -> None:
     with pytest.raises(NotSupported, match=r"Badger\.a: .*; Badger\.b: "):
         check_supported("mariadb", [model])
     check_supported("postgresql", [model])
+
+
+def test_sqlite_counts_no_part_of_a_key() -> None:
+    model = declare(Registry(), "Badger", number=BigAutoField(), year=IntegerField(primary_key=True))
+    with pytest.raises(NotSupported, match=r"Badger\.number: SQLite counts no part of a key"):
+        check_supported("sqlite", [model])
+    check_supported("postgresql", [model])
+    check_supported("sqlite", [declare(Registry(), "Cat", number=BigAutoField(), year=IntegerField())])
+
+
+@pytest.mark.parametrize("value", [10**9, "many"])
+def test_a_check_compares_with_values_of_its_field(value: Any) -> None:
+    own = Registry()
+    meta = {"constraints": [CheckConstraint(Q(legs__lt=value))]}
+    declare(own, "Badger", meta=meta, legs=SmallIntegerField())
+    with pytest.raises(ModelError, match=rf"Badger\.Meta, Q\(legs__lt={value!r}\): {value!r} is "):
+        own.tables()
 
 
 async def test_the_names_of_a_filter_are_safe_whatever_a_column_is_called(url: str) -> None:

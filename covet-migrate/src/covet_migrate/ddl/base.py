@@ -37,10 +37,11 @@ from covet_migrate.exceptions import MigrationError
 from covet_migrate.steps import Statement, Step
 from covet_orm.schema import defining_dialect, statements
 
-__all__ = ["DDL", "Version", "alone", "covers", "is_there", "literal"]
+__all__ = ["DDL", "Part", "Version", "alone", "covers", "is_there", "literal"]
 
 Version = tuple[int, ...]
 """The version of a server: `(15, 4)`, `(10, 11, 6)`."""
+Part = str | Statement
 
 
 class DDL:
@@ -78,11 +79,11 @@ class DDL:
         if isinstance(action, CustomAction):
             yield from steps_of_custom(action, self.kind, self.version)
             return
-        for sql in self.statements(action):
-            yield Statement(action=action, sql=sql)
+        for part in self.statements(action):
+            yield part if isinstance(part, Statement) else Statement(action=action, sql=part)
 
-    def statements(self, action: Action) -> Iterable[str]:
-        """The statements of an action.
+    def statements(self, action: Action) -> Iterable[Part]:
+        """The statements of an action: their SQL, and where one does what is an action by itself, that statement.
 
         Raises:
             MigrationError: it is none that the database can do.
@@ -161,11 +162,11 @@ class DDL:
         """Drop a column."""
         return [self.alter(action, f"DROP COLUMN {self.quote(action.column.name)}")]
 
-    def rename_column(self, action: RenameColumn) -> Iterable[str]:
+    def rename_column(self, action: RenameColumn) -> Iterable[Part]:
         """Rename a column."""
         return [self.alter(action, f"RENAME COLUMN {self.quote(action.before)} TO {self.quote(action.after)}")]
 
-    def alter_column(self, action: AlterColumn) -> Iterable[str]:
+    def alter_column(self, action: AlterColumn) -> Iterable[Part]:
         """Make a column as it is to be."""
         raise MigrationError(f"{self.kind} cannot alter the column {action.column}")
 
@@ -173,7 +174,7 @@ class DDL:
         """Make an index."""
         return [str(CreateIndex(action.index).compile(dialect=self.dialect))]
 
-    def drop_index(self, action: DropIndex) -> Iterable[str]:
+    def drop_index(self, action: DropIndex) -> Iterable[Part]:
         """Drop an index."""
         return [f"DROP INDEX {self.quote(str(action.index.name))}"]
 
@@ -185,11 +186,11 @@ class DDL:
         """Add a constraint."""
         return [self.alter(action, f"ADD {self.constraint(action.constraint)}")]
 
-    def drop_constraint(self, action: DropConstraint) -> Iterable[str]:
+    def drop_constraint(self, action: DropConstraint) -> Iterable[Part]:
         """Drop a constraint."""
         return [self.alter(action, f"DROP CONSTRAINT {self.quote(str(action.constraint.name))}")]
 
-    def rename_constraint(self, action: RenameConstraint) -> Iterable[str]:
+    def rename_constraint(self, action: RenameConstraint) -> Iterable[Part]:
         """Rename a constraint."""
         old, new = self.quote(str(action.before.name)), self.quote(str(action.constraint.name))
         return [self.alter(action, f"RENAME CONSTRAINT {old} TO {new}")]

@@ -54,7 +54,7 @@ async def fill_in_batches(table: sqlalchemy.Table, column: str, value: str, size
                 position = held(upto)
                 batch.rows = await ranges.execute("fill", change, after=batch.position, upto=position)
                 batch.position = position
-        pace.took(step.seconds)
+        pace.took(step.worked)
 
 
 async def run_in_batches(label: str, sql: str, values: Mapping[str, Any], size: int, step: Any) -> None:
@@ -96,4 +96,4 @@ async def run_in_batches(label: str, sql: str, values: Mapping[str, Any], size: 
                 await step.database.execute(compiled.sql, parameters)
                 batch.position = held(last)
                 batch.rows = max(step.total - step.done, 0) if ended else pace.size
-        pace.took(step.seconds)
+        pace.took(step.worked)

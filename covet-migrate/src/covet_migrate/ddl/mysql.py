@@ -29,7 +29,7 @@ from covet_migrate.actions.actions import (
 )
 from covet_migrate.actions.columns import alone
 from covet_migrate.actions.comparing import Texts
-from covet_migrate.ddl.base import DDL, Version, covers, is_there
+from covet_migrate.ddl.base import DDL, Part, Version, covers, is_there
 from covet_migrate.steps import Statement, Step
 
 __all__ = ["MySQL"]
@@ -72,10 +72,10 @@ class MySQL(DDL):
     def rename_table(self, action: RenameTable) -> Iterable[str]:
         return [f"RENAME TABLE {self.table(action.before)} TO {self.table(action.table)}"]
 
-    def rename_column(self, action: RenameColumn) -> Iterable[str]:
-        (sql,) = super().rename_column(action)
+    def rename_column(self, action: RenameColumn) -> Iterable[Part]:
+        rename = f"RENAME COLUMN {self.quote(action.before)} TO {self.quote(action.after)}"
         if self.kind == "mariadb":
-            return self._rename_on_mariadb(action, sql)
+            return self._rename_on_mariadb(action, self.alter(action, rename))
         # MySQL renames no column that a check names.
         texts, coming = Texts(self.kind, {}), self.coming(action.table)
         checks = [
@@ -88,36 +88,35 @@ class MySQL(DDL):
         ]
         dropped = [f"DROP CONSTRAINT {self.quote(str(one.name))}" for one in checks]
         added = [f"ADD {self.constraint(one)}" for one in checks]
-        rename = sql.removeprefix(self.alter(action, ""))
         return [self.alter(action, ", ".join((*dropped, rename, *added)))]
 
     def add_column(self, action: AddColumn) -> Iterable[str]:
         clause, later = self._add_column(action)
         return [self.alter(action, clause), *later]
 
-    def alter_column(self, action: AlterColumn) -> Iterable[str]:
+    def alter_column(self, action: AlterColumn) -> Iterable[Part]:
         keys = self._keys_of(action) if "type" in action.changes else []
-        yield from (self.alter(action, f"DROP FOREIGN KEY {self.quote(str(one.name))}") for one in keys)
+        yield from (self._key_dropped(action.table, one) for one in keys)
         yield from self._filled(action)
         yield self.alter(action, self._alter_column(action))
-        yield from (self.alter(action, f"ADD {self.constraint(one)}") for one in keys)
+        yield from (self._key_added(action.table, one) for one in keys)
 
-    def drop_index(self, action: DropIndex) -> Iterable[str]:
+    def drop_index(self, action: DropIndex) -> Iterable[Part]:
         return self._without(action, action.index, f"DROP INDEX {self.quote(str(action.index.name))}")
 
     def rename_index(self, action: RenameIndex) -> Iterable[str]:
         old, new = self.quote(action.before), self.quote(str(action.index.name))
         return [self.alter(action, f"RENAME INDEX {old} TO {new}")]
 
-    def drop_constraint(self, action: DropConstraint) -> Iterable[str]:
+    def drop_constraint(self, action: DropConstraint) -> Iterable[Part]:
         one, name = action.constraint, self.quote(str(action.constraint.name))
         if isinstance(one, sqlalchemy.ForeignKeyConstraint):
-            return [self.alter(action, f"DROP FOREIGN KEY {name}{self._own_index(one)}")]
+            return [self._key_dropped(action.table, one, self._own_index(one))]
         if isinstance(one, sqlalchemy.UniqueConstraint):
             return self._without(action, one, f"DROP INDEX {name}")
         return [self.alter(action, f"DROP CONSTRAINT {name}")]
 
-    def rename_constraint(self, action: RenameConstraint) -> Iterable[str]:
+    def rename_constraint(self, action: RenameConstraint) -> Iterable[Part]:
         old, new = action.before, action.constraint
         name = self.quote(str(old.name))
         if isinstance(new, sqlalchemy.PrimaryKeyConstraint) or id(new) in self._named:
@@ -125,13 +124,21 @@ class MySQL(DDL):
             return []
         if isinstance(new, sqlalchemy.UniqueConstraint):
             return [self.alter(action, f"RENAME INDEX {name} TO {self.quote(str(new.name))}")]
-        added = f"ADD {self.constraint(new)}"
         if isinstance(old, sqlalchemy.ForeignKeyConstraint):
-            dropped = f"DROP FOREIGN KEY {name}{self._own_index(old)}"
-            return [self.alter(action, dropped), self.alter(action, added)]
-        return [self.alter(action, f"DROP CONSTRAINT {name}, {added}")]
+            return [self._key_dropped(action.table, old, self._own_index(old)), self._key_added(action.table, new)]
+        return [self.alter(action, f"DROP CONSTRAINT {name}, ADD {self.constraint(new)}")]
 
-    def _rename_on_mariadb(self, action: RenameColumn, sql: str) -> list[str]:
+    def _key_dropped(self, table: sqlalchemy.Table, key: sqlalchemy.Constraint, more: str = "") -> Statement:
+        """Drop a foreign key. Where that is a part of something else, it is known for what it is: interrupted between
+        the parts, nobody would know otherwise whether the key is there."""
+        action = DropConstraint(table=table, constraint=key)
+        return Statement(action=action, sql=self.alter(action, f"DROP FOREIGN KEY {self.quote(str(key.name))}{more}"))
+
+    def _key_added(self, table: sqlalchemy.Table, key: sqlalchemy.Constraint) -> Statement:
+        action = AddConstraint(table=table, constraint=key)
+        return Statement(action=action, sql=self.alter(action, f"ADD {self.constraint(key)}"))
+
+    def _rename_on_mariadb(self, action: RenameColumn, sql: str) -> list[Part]:
         column = action.table.c.get(action.after)
         if column is not None and self.type(column) == "JSON" and not self._restated(action):
             # JSON is text there that is checked; the check is called as the column is, and keeps that name otherwise.
@@ -145,12 +152,11 @@ class MySQL(DDL):
             for one in self.actions
             if isinstance(one, RenameConstraint) and one.table.name == action.table.name
         }
-        names = [str(before.get(id(one), one).name) for one in keys]
         self._named |= {id(one) for one in keys}
         return [
-            *(self.alter(action, f"DROP FOREIGN KEY {self.quote(name)}") for name in names),
+            *(self._key_dropped(action.table, before.get(id(one), one)) for one in keys),
             sql,
-            *(self.alter(action, f"ADD {self.constraint(one)}") for one in keys),
+            *(self._key_added(action.table, one) for one in keys),
         ]
 
     def _is_hashed(self, table: sqlalchemy.Table) -> bool:
@@ -219,7 +225,7 @@ class MySQL(DDL):
             return ""
         return f", DROP INDEX {self.quote(str(key.name))}"
 
-    def _without(self, action: TableAction, gone: Any, what: str) -> list[str]:
+    def _without(self, action: TableAction, gone: Any, what: str) -> list[Part]:
         """Drop an index; the foreign keys that need it are dropped before, and added after, and have one of their own
         then."""
         coming = self.coming(action.table)
@@ -239,9 +245,9 @@ class MySQL(DDL):
             and not any(covers(other, one.column_keys) for other in others)
         ]
         return [
-            *(self.alter(action, f"DROP FOREIGN KEY {self.quote(str(one.name))}") for one in keys),
+            *(self._key_dropped(action.table, one) for one in keys),
             self.alter(action, what),
-            *(self.alter(action, f"ADD {self.constraint(one)}") for one in keys),
+            *(self._key_added(action.table, one) for one in keys),
         ]
 
     def _with_key(self, action: TableAction) -> list[TableAction]:
@@ -270,11 +276,13 @@ class MySQL(DDL):
                     clauses.append(f"DROP COLUMN {self.quote(one.column.name)}")
         # InnoDB drops what was the index of a foreign key only while the key is not there.
         gone = next((one.constraint for one in group if isinstance(one, DropConstraint)), None)
-        needing = self._without(first, gone, "") if isinstance(gone, sqlalchemy.PrimaryKeyConstraint) else [""]
-        at = needing.index(self.alter(first, "")) if gone is not None else 0
-        yield from (Statement(action=first, sql=sql) for sql in needing[:at])
-        yield Statement(action=first, sql=self.alter(first, ", ".join(clauses)))
-        yield from (Statement(action=first, sql=sql) for sql in (*later, *needing[at + 1 :]))
+        what = ", ".join(clauses)
+        primary = isinstance(gone, sqlalchemy.PrimaryKeyConstraint)
+        for part in self._without(first, gone, what) if primary else [self.alter(first, what)]:
+            if isinstance(part, Statement):
+                yield part
+                continue
+            yield from (Statement(action=first, sql=sql) for sql in (part, *later))
 
 
 def _changes_key(action: TableAction) -> bool:

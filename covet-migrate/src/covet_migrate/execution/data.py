@@ -20,16 +20,17 @@ __all__ = ["Batch", "DataStep", "Pace"]
 Save = Callable[[Any], Awaitable[None]]
 
 
-BATCH_SECONDS = 0.05
-"""How long a batch is to take: about as long as somebody waits who wants a row of it."""
-REST = 0.25
+BATCH_SECONDS = 0.003
+"""How long a batch is to work before its commit: about as long as a transaction of somebody else takes, who wants a row
+of it, or the processor and the disk that it keeps busy. How long the commit takes, nobody can choose."""
+REST = 0.5
 """For what share of the time of a batch others have the database to themselves after it."""
 FEWEST = 100
 """Rows of a batch where even few take longer: less would only be more of what each batch costs by itself."""
 
 
 class Pace:
-    """How many rows a batch has: as many as can be done in `BATCH_SECONDS`, by how long those before it took.
+    """How many rows a batch has: as many as can be done in `BATCH_SECONDS`, by how long those before it worked.
 
     Args:
         most: rows at the most.
@@ -41,8 +42,8 @@ class Pace:
         self.size = min(first or most, most)
 
     def took(self, seconds: float) -> None:
-        """Choose the number of the next batch, by how long one of `size` rows took; twice or half as many at the most,
-        since one batch may have been lucky."""
+        """Choose the number of the next batch, by how long one of `size` rows worked; twice or half as many at the
+        most, since one batch may have been lucky."""
         wanted = self.size * min(max(BATCH_SECONDS / max(seconds, 1e-6), 0.5), 2.0)
         self.size = max(min(round(wanted), self.most), min(FEWEST, self.most))
 
@@ -76,6 +77,7 @@ class DataStep:
 
     Attributes:
         seconds: how long the last batch took, its commit included; 0 before there was one.
+        worked: how long it took before it was committed.
         database, models, name, backward, inside, position, until: as given.
         done: rows that are done, since it began or went on.
         total: rows that there are to do, where somebody says it.
@@ -103,7 +105,7 @@ class DataStep:
         self.until = until
         self.done = 0
         self.total: int | None = None
-        self.seconds = 0.0
+        self.seconds = self.worked = 0.0
         self._save = save
         self._tell = tell
 
@@ -130,9 +132,11 @@ class DataStep:
         began = monotonic()
         if self.inside:
             yield batch
+            self.worked = monotonic() - began
         else:
             async with transaction_manager.atomic(self.database, durable=True, label="migration.batch"):
                 yield batch
+                self.worked = monotonic() - began
                 if self._save is not None:
                     await self._save(batch.position)
             if faultpoints.actions:
@@ -172,7 +176,7 @@ class DataStep:
             if len(found) < pace.size:
                 return self.done
             if not self.inside:
-                pace.took(self.seconds)
+                pace.took(self.worked)
 
 
 def _holdable(key: Any) -> Any:

@@ -55,9 +55,9 @@ async def in_effect(connection: Connection, kind: str, action: Action | Any) -> 
         case DropIndex():
             return str(action.index.name) not in await there.indexes(action.table.name)
         case AddConstraint() | RenameConstraint():
-            return str(action.constraint.name) in await there.constraints(action.table.name)
+            return await there.has_constraint(action.table.name, action.constraint)
         case DropConstraint():
-            return str(action.constraint.name) not in await there.constraints(action.table.name)
+            return not await there.has_constraint(action.table.name, action.constraint)
         case CustomAction():
             return await action.in_effect(connection, kind)
     return None
@@ -94,8 +94,15 @@ class _Schema:
             )
         return await self._listed("statistics", "index_name", table)
 
-    async def constraints(self, table: str) -> set[str]:
-        """The names of the constraints of a table, and of the indexes that some of them are."""
+    async def has_constraint(self, table: str, constraint: sqlalchemy.Constraint) -> bool:
+        """Whether a table has a constraint, or the index that it is."""
+        found = await self._constraints(table)
+        if self._kind in ("mysql", "mariadb") and not isinstance(constraint, sqlalchemy.ForeignKeyConstraint):
+            # The index of a foreign key may be called as the key, and stay without it.
+            found |= await self.indexes(table)
+        return str(constraint.name) in found
+
+    async def _constraints(self, table: str) -> set[str]:
         if self._kind == "sqlite":
             # They stand in the text of the table alone, which is made anew as a whole.
             return set()
@@ -106,7 +113,7 @@ class _Schema:
                 kept.c.conrelid == relations.c.oid, relations.c.relname == table
             )
             return {str(row[0]) for row in await fetch(self._connection, self._kind, wanted)}
-        return await self._listed("table_constraints", "constraint_name", table) | await self.indexes(table)
+        return await self._listed("table_constraints", "constraint_name", table)
 
     async def _listed(self, view: str, name: str, table: str) -> set[str]:
         found = sqlalchemy.table(

@@ -94,8 +94,10 @@ async def _begin(worker: Worker, run: Run, entry: Entry, back: Callable[[Collect
             break
         left -= len(stage.steps)
         whole += 1
-    # A batch that is done is a part as well.
-    in_part = bool(left) or entry.position is not None
+    # A batch that is done is a part as well; and what a function did that was called is not known.
+    following = run.steps[entry.done][1] if entry.done < len(run.steps) else None
+    called_now = isinstance(following, Call) and following.transactional and len(entry.hashes) > entry.done
+    in_part = bool(left) or entry.position is not None or called_now
     entry.unwound = whole
     called = any(isinstance(step, Call) for step in run.stages[whole].steps[:left]) if in_part else False
     told = {IN_PART: True, "until": entry.position, "position": None, "called": called}
@@ -152,7 +154,9 @@ async def _take_back_a_part(worker: Worker, run: Run, entry: Entry) -> None:
             continue
         for step in executor.target.steps_of([how], worker.kind, executor.target.version):
             async with worker.connection() as connection:
-                await worker.send(connection, step)
+                # A part that is an action by itself, as a foreign key that is dropped meanwhile, may be done already.
+                if step.action is action or not await in_effect(connection, worker.kind, step.action):
+                    await worker.send(connection, step)
     entry.position = None
     async with worker.connection() as connection:
         await worker.journal.save(connection, entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy
 
@@ -15,7 +15,7 @@ from covet_migrate.inspection.own_tables import own_tables
 from covet_migrate.inspection.schema import read_schema
 from covet_migrate.inspection.shadow import shadow_of_tables, tables_of
 from covet_migrate.state.models import State
-from covet_migrate.state.rendering import historical_models
+from covet_migrate.state.rendering import Renderer, historical_models
 from covet_orm import Database
 from covet_orm.exceptions import DatabaseError
 
@@ -76,7 +76,7 @@ async def find_drift(
     tables, kept = tables_of(state, alias)
     if only is not None:
         kept &= _tables_of_apps(state, set(only))
-    there = await read_schema(database)
+    there = _taken_for_checked(await read_schema(database), state)
     drift = await compare_with(database, there, tables, kept)
     known = {table.name for table in tables} | own_tables(database)
     drift.unknown += [f"table {name}" for name in sorted(there.tables) if name not in known]
@@ -110,6 +110,19 @@ async def compare_with(
         mended = mend(there, {table.name: table for table in tables}, compared, refused)
         drift.actions, drift.by_hand = mended.actions, mended.by_hand
     return drift
+
+
+def _taken_for_checked(there: Schema, state: State) -> Schema:
+    """What is there, where constraints whose rows were not checked are as any other, if the state has not checked them
+    either."""
+    tables = dict(there.tables)
+    renderer = Renderer()
+    for model in state:
+        name = renderer.render(state, model.label).table.name if model.unchecked else ""
+        if name in tables:
+            checks = [replace(one, valid=True) if one.name in model.unchecked else one for one in tables[name].checks]
+            tables[name] = replace(tables[name], checks=tuple(checks))
+    return replace(there, tables=tables)
 
 
 def _is_one(one: Difference, kind: str) -> bool:

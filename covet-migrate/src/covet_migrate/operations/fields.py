@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from covet_migrate.exceptions import MigrationError
@@ -214,7 +215,7 @@ class RenameField(FieldOperation):
             names[f"{self.old}_id"] = f"{self.new}_id"
         fields = {names.get(name, name): renamed_fields(field, names) for name, field in model.fields.items()}
         options = {name: renamed_in(value, names) for name, value in model.options.items()}
-        state = state.put(ModelState(model.app, model.name, fields, options))
+        state = state.put(replace(model, fields=fields, options=options))
         for other in list(state):
             if model.label in other.refers_to():
                 named = {name: _through(field, model.label, names) for name, field in other.fields.items()}

@@ -11,7 +11,7 @@ from covet_migrate.exceptions import MigrationError
 from covet_migrate.operations.base import Change, Operation
 from covet_migrate.operations.models import CreateModel, DeleteModel, ModelOperation
 from covet_migrate.state.declarations import same
-from covet_migrate.state.definition_names import find_definition, named_definition
+from covet_migrate.state.definition_names import definition_name, find_definition, named_definition
 from covet_migrate.state.models import State
 from covet_orm import CheckConstraint, Index
 from covet_orm.fields.related import RelatedField
@@ -220,7 +220,12 @@ class AddConstraint(DefinitionOperation):
             )
 
     def apply(self, state: State, app: str) -> State:
-        return self._added(state, app, self.constraint)
+        state = self._added(state, app, self.constraint)
+        if self.validate:
+            return state
+        model = state[self.label(app)]
+        name = definition_name(state, model.label, self.constraint)
+        return state.put(replace(model, unchecked=model.unchecked | {name}))
 
     def reduce(self, other: Operation, app: str) -> list[Operation] | None:
         if isinstance(other, DeleteModel) and other.name == self.name:
@@ -257,7 +262,7 @@ class RemoveConstraint(DefinitionOperation):
         self.constraint_name = name
 
     def apply(self, state: State, app: str) -> State:
-        return self._removed(state, app, self.constraint_name)
+        return _checked(self._removed(state, app, self.constraint_name), self.label(app), self.constraint_name)
 
     def names_one(self, created: CreateModel) -> bool:
         return self._unnamed(created, self.constraint_name)
@@ -290,7 +295,7 @@ class ValidateConstraint(DefinitionOperation):
     def apply(self, state: State, app: str) -> State:
         if self.constraint_name not in self._foreign_keys(state, app):
             find_definition(state, self.label(app), self.option, self.constraint_name)
-        return state
+        return _checked(state, self.label(app), self.constraint_name)
 
     def within(self, created: CreateModel, app: str) -> list[Operation] | None:
         # There are no rows that would have to be checked.
@@ -318,6 +323,12 @@ class ValidateConstraint(DefinitionOperation):
 
         table = Renderer().render(state, self.label(app)).table
         return {str(one.name) for one in table.foreign_key_constraints}
+
+
+def _checked(state: State, label: str, name: str) -> State:
+    """The state in which there is no constraint of that name any more whose rows were not checked."""
+    model = state[label]
+    return state.put(replace(model, unchecked=model.unchecked - {name})) if name in model.unchecked else state
 
 
 def _concurrently(actions: Sequence[Any], concurrently: bool) -> Sequence[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from covet_migrate.exceptions import MigrationError
@@ -167,7 +168,7 @@ class RenameModel(Operation):
         if new in state:
             raise MigrationError(f"RenameModel({self.old!r}, {self.new!r}): {new} is there already")
         model = state[old]
-        state = state.renamed(old, ModelState(app, self.new, model.fields, model.options))
+        state = state.renamed(old, replace(model, app=app, name=self.new))
         for other in list(state):
             if old in other.refers_to():
                 fields = {name: pointing(field, old, new) for name, field in other.fields.items()}

@@ -7,7 +7,7 @@ costs does not depend on how many models there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from covet_migrate.exceptions import MigrationError
@@ -31,12 +31,15 @@ class ModelState:
         fields: its own fields by name, in the order of the table. They belong to no model; what they refer to is named
             `app.Name`, or `self`.
         options: those of `OPTIONS` that say something.
+        unchecked: the names of constraints for which the rows that were there before were not checked yet: what a
+            database may say of them, and models do not.
     """
 
     app: str
     name: str
     fields: Mapping[str, Field[Any]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    unchecked: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -50,7 +53,7 @@ class ModelState:
 
     def with_fields(self, fields: Mapping[str, Field[Any]]) -> Self:
         """The same with other fields."""
-        return type(self)(self.app, self.name, dict(fields), self.options)
+        return replace(self, fields=dict(fields))
 
     def with_options(self, **options: Any) -> Self:
         """The same with some options changed; None, False and what is empty take one away."""
@@ -61,7 +64,7 @@ class ModelState:
         kept = {name: value for name, value in sorted(merged.items()) if value is not None and value != ()}
         if kept.get("managed", True) is True:
             kept.pop("managed", None)
-        return type(self)(self.app, self.name, self.fields, kept)
+        return replace(self, options=kept)
 
     def refers_to(self) -> Iterator[str]:
         """The labels of the models that its fields name, itself included."""

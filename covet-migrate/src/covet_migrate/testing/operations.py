@@ -364,10 +364,14 @@ class OperationConformance(ConformanceKit):
 
     @pytest.fixture(autouse=True)
     def _how_it_is_run(self, request: pytest.FixtureRequest) -> None:
-        """Find out whether all steps may be in a transaction."""
+        """Find out whether all steps may be in a transaction, also those that take it back."""
         make: Callable[[], Operation] = request.getfixturevalue("make")
         before: Sequence[Operation] = request.getfixturevalue("before")
-        stages = [offline_stage(before, make(), self.app, kind) for kind in self.kinds]
+        stages = [
+            offline_stage(before, make(), self.app, kind, backward=backward)
+            for kind in self.kinds
+            for backward in ((False, True) if make().reversible else (False,))
+        ]
         self._atomic = all(step.transactional for stage in stages for step in stage.steps)
 
     async def moments(

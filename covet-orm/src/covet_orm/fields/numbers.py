@@ -182,6 +182,15 @@ class AutoField(IntegerField[T]):
     def filled_by_database(self) -> bool:
         return True
 
+    def unsupported(self, kind: str) -> str:
+        model = getattr(self, "model", None)
+        if kind == "sqlite" and model is not None and self.primary_key and model._meta.has_composite_key:
+            return (
+                "SQLite counts no part of a key of several columns: let it be the key alone, with a UniqueConstraint of "
+                "it and the others; or take a BigIntegerField, and give it values"
+            )
+        return ""
+
 
 class SmallAutoField(AutoField[T]):
     """A primary key of 16 bits that the database counts."""

@@ -59,13 +59,17 @@ class DefinedExpression(ColumnElement[Any]):
         """The expression for a database.
 
         Raises:
-            ModelError: it names what the model does not have, or reaches beyond the row.
+            ModelError: it names what the model does not have, reaches beyond the row, or compares a field with a value
+                that it cannot have.
             NotSupported: the database has no such thing.
         """
         scope = _RowScope(self.model._meta, kind)
         expression = self.defined.resolved(Names(self.model._meta, {}))
         expression.shape(lambda part: None, scope.values.append)
-        built: ColumnElement[Any] = expression.build(scope)
+        try:
+            built: ColumnElement[Any] = expression.build(scope)
+        except ValueError as error:
+            raise ModelError(f"{self.model.__qualname__}.Meta, {self.defined!r}: {error}") from None
         return built
 
 
