@@ -19,7 +19,7 @@ from covet_migrate.actions.actions import (
     RenameTable,
     ValidateConstraint,
 )
-from covet_migrate.ddl.base import DDL
+from covet_migrate.ddl.base import DDL, Part
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.steps import Step
 
@@ -47,7 +47,7 @@ class PostgreSQL(DDL):
             if column.autoincrement is True:
                 yield self._rename_sequence(action.table, column.name)
 
-    def rename_column(self, action: RenameColumn) -> Iterable[str]:
+    def rename_column(self, action: RenameColumn) -> Iterable[Part]:
         yield from super().rename_column(action)
         column = action.table.c.get(action.after)
         if column is not None and column.autoincrement is True:

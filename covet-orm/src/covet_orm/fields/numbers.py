@@ -186,8 +186,8 @@ class AutoField(IntegerField[T]):
         model = getattr(self, "model", None)
         if kind == "sqlite" and model is not None and self.primary_key and model._meta.has_composite_key:
             return (
-                "SQLite counts no part of a key of several columns: let it be the key alone, with a UniqueConstraint of "
-                "it and the others; or take a BigIntegerField, and give it values"
+                "SQLite counts no part of a key of several columns: let it be the key alone, with a UniqueConstraint "
+                "of it and the others; or take a BigIntegerField, and give it values"
             )
         return ""
 
