@@ -122,6 +122,18 @@ def test_a_default_that_cannot_be_written(project: Project) -> None:
     assert project.files("accounts") == project.files("blog") == []
 
 
+def test_a_file_that_cannot_be_written(project: Project) -> None:
+    """The files that were written before it are taken away."""
+    project.models("accounts", POST)
+    project.models("blog", POST)
+    place = project.write("blog/migrations", "a file")
+    assert "the package of the migrations of 'blog' cannot be made: File exists" in project.refused("makemigrations")
+    assert project.files("accounts") == []
+    place.unlink()
+    project.told("makemigrations")
+    assert project.files("accounts") == project.files("blog") == ["0001_initial"]
+
+
 def test_a_database_that_cannot_be_reached(project: Project) -> None:
     blog(project)
     project.write("covet.toml", '[storage.default]\nurl = "postgresql://nobody@127.0.0.1:1/nothing"\n')

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -37,8 +38,7 @@ class Location:
     @property
     def is_installed(self) -> bool:
         """Whether it is among the packages that were installed: somebody else's, where nothing is to be written."""
-        installed = [Path(path).resolve() for path in sysconfig.get_paths().values()]
-        return any(parent in installed for parent in self.folder.resolve().parents)
+        return not _installed().isdisjoint(self.folder.resolve().parents)
 
 
 def locations_of(models: Iterable[type[Model]], modules: Mapping[str, str] | None = None) -> dict[str, Location]:
@@ -155,3 +155,9 @@ def _given(app: str, package: str) -> Location:
     if not paths:
         raise MigrationError(f"[plugins.migrate.modules] {app} = {package!r}: {parent!r} is a module and no package")
     return Location(app, package, next((path / name for path in paths if (path / name).is_dir()), paths[0] / name))
+
+
+@cache
+def _installed() -> frozenset[Path]:
+    """The folders of the packages that were installed."""
+    return frozenset(Path(path).resolve() for path in sysconfig.get_paths().values())

@@ -52,12 +52,13 @@ def _gap(before: str, part: str) -> str:
     return "\n\n" if part.startswith(defines) or before.startswith(defines) else "\n" if not before else ""
 
 
-def write_migration(migration: Migration, folder: Path) -> Path:
+def write_migration(migration: Migration, folder: Path, source: str | None = None) -> Path:
     """Write a migration into the file of its name.
 
     Args:
         migration: the migration.
         folder: the folder, which has to be there.
+        source: its text, where that was made already.
 
     Returns:
         The file.
@@ -66,7 +67,7 @@ def write_migration(migration: Migration, folder: Path) -> Path:
         NotSerializable: a value in it cannot be written; there is no file then.
         MigrationError: the file is there already, or cannot be written.
     """
-    text = source_of(migration)
+    text = source if source is not None else source_of(migration)
     path = folder / f"{migration.name}.py"
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:
