@@ -144,6 +144,11 @@ CASES: dict[str, Callable[[], OperationCase]] = {
         lambda: ops.AlterField("Author", "id", orm.BigAutoField(primary_key=True)),
         [ops.AlterField("Author", "id", orm.AutoField(primary_key=True))],
     ),
+    "AlterField of a key of several": lambda: OperationCase(
+        lambda: ops.AlterField("Part", "number", orm.IntegerField(primary_key=True)),
+        [ops.CreateModel("Part", {"id": orm.BigIntegerField(primary_key=True), "number": orm.IntegerField()})],
+        later=[ops.DeleteModel("Part")],
+    ),
     "RenameField": lambda: OperationCase(
         lambda: ops.RenameField("Book", "pages", "leaves"),
         later=[

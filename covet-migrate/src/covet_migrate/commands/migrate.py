@@ -156,10 +156,12 @@ async def _asked(work: Callable[..., Awaitable[list[Planned]]], shown: Shown, *,
 def _print_findings(found: Sequence[Finding]) -> None:
     """Print in short what is not safe in what is about to be done."""
     told = [one for one in found if str(one.severity) != "note"]
-    for one in told[:SHOWN]:
-        note(f"{one.severity} {one.rule}: {one.what} ({one.where.migration})", label="Lint")
+    # Several statements of one migration may be said the same of.
+    lines = list(dict.fromkeys(f"{one.severity} {one.rule}: {one.what} ({one.where.migration})" for one in told))
+    for line in lines[:SHOWN]:
+        note(line, label="Lint")
     if told:
-        more = f"and {len(told) - SHOWN} more; " if len(told) > SHOWN else ""
+        more = f"and {len(lines) - SHOWN} more; " if len(lines) > SHOWN else ""
         app, _, name = told[0].where.migration.partition(".")
         only = f" {app} {name}" if len({one.where.migration for one in told}) == 1 else ""
         note(f"{more}`covet migrations lint{only}` says why, and what to do instead", label="Lint")
