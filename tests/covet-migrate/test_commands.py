@@ -13,7 +13,9 @@ import anyio
 import pytest
 from tests.services.databases import Database as Server
 from tests.services.databases import Databases, ask
-from tests.typed_commands import Project
+from tests.typed_commands import Ended, Project
+
+from covet_orm import Database
 
 POST = "class Post(orm.Model):\n    title = orm.CharField(max_length=100)\n"
 SLUG = f'{POST}    slug = orm.SlugField(default="none")\n'
@@ -290,6 +292,54 @@ def test_a_terminal_sees_what_is_done(project: Project) -> None:
     assert "0/1" in printed
     assert "blog.0002_sql" in printed
     assert "applied" in printed
+
+
+def test_a_terminal_counts_the_rows(project: Project) -> None:
+    project.models("blog", POST)
+    project.told("makemigrations")
+    slowly = (
+        "import anyio\n\n\nasync def slowly(models, posts):\n    await anyio.sleep(0.3)\n\n\n"
+        "async def fill(models, database):\n"
+        '    for number in range(6):\n        await models["blog.Post"].objects.create(title=str(number))\n'
+    )
+    batches = 'operations.RunPython(slowly, batched="Post", size=4)'
+    project.migration(
+        "blog", "0002_fill", "operations.RunPython(fill)", slowly, 'dependencies=[("blog", "0001_initial")]'
+    )
+    project.migration("blog", "0003_slow", batches, slowly, 'dependencies=[("blog", "0002_fill")], atomic=False')
+    printed, code = at_terminal(project, ["migrate"], b"")
+    assert code == 0, printed
+    assert "slowly  4 of 6 rows" in printed
+
+
+def test_those_who_keep_it_waiting_are_told(project: Project, postgresql: Server) -> None:
+    """A transaction that has read the table; the migration does not stand in anybody's way meanwhile."""
+    url = postgresql.empty_database("blog")
+    on(project, url)
+    project.models("blog", POST)
+    project.told("makemigrations")
+    project.told("migrate")
+    project.models("blog", SLUG)
+    project.told("makemigrations")
+
+    async def held() -> tuple[Ended, list[tuple[object, ...]]]:
+        async with Database(url) as database, anyio.create_task_group() as group:
+            told: list[Ended] = []
+
+            async def migrated() -> None:
+                told.append(await anyio.to_thread.run_sync(project.run, "migrate"))
+
+            async with database.transaction():
+                await database.query("SELECT 1 FROM blog_post")
+                group.start_soon(migrated)
+                await anyio.sleep(3)
+                rows = await ask(url, "SELECT count(*) FROM blog_post")
+        return told[0], rows
+
+    ended, rows = anyio.run(held)
+    assert rows == [(0,)]
+    assert ended.code == 0, ended.err
+    assert "Waiting: blog.0002_post_slug: a transaction that lasts uses blog_post" in ended.err
 
 
 def at_terminal(project: Project, arguments: list[str], typed: bytes) -> tuple[str, int]:

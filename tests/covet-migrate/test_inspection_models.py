@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.migrations.model_states import APP, states
 from tests.proofs.migrate_inspect import check_makemigrations, registry_of
-from tests.services.databases import Databases
+from tests.services.databases import Databases, ask
+from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
 
 import covet_orm as orm
@@ -165,6 +167,59 @@ class Post(orm.Model):
         constraints = [orm.CheckConstraint(orm.RawSQL('length("Class") <> 3'), name="odd")]
 '''
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("CREATE INDEX odd ON one (a NULLS FIRST)", "the index 'odd' has NULL first, and would have it in its usual"),
+        ('CREATE INDEX odd ON one (t COLLATE "C")', "the index 'odd' has the collation C, which is left out"),
+        (
+            "CREATE INDEX odd ON one (a, lower(t) text_pattern_ops)",
+            "the index 'odd' has the operator class text_pattern_ops, which is left out",
+        ),
+        (
+            "CREATE UNIQUE INDEX odd ON one (a) NULLS NOT DISTINCT",
+            "the unique index 'odd' would be a unique constraint",
+        ),
+        (
+            "ALTER TABLE one ADD CONSTRAINT odd UNIQUE (a) INCLUDE (t)",
+            "the unique constraint 'odd' would be a unique index, as it includes columns",
+        ),
+        (
+            "ALTER TABLE one ADD CONSTRAINT odd CHECK (a > 0) NOT VALID",
+            "rows that were there before the check 'odd' were not checked",
+        ),
+    ],
+)
+async def test_what_postgresql_has_and_no_index_of_a_model_is_noted(
+    postgresql: PostgreSQL, statement: str, told: str
+) -> None:
+    table = "CREATE TABLE one (id bigserial PRIMARY KEY, a integer, t text)"
+    source, notes = await sources(postgresql.empty_database("legacy"), table, statement)
+    assert any(told in note for note in notes), notes
+    compile(source, "models.py", "exec")
+
+
+@pytest.mark.anyio
+async def test_an_index_that_failed_is_noted(postgresql: PostgreSQL) -> None:
+    url = postgresql.empty_database("legacy")
+    await ask(url, "CREATE TABLE one (id bigserial PRIMARY KEY, a integer)", "INSERT INTO one (a) VALUES (1), (1)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await ask(url, "CREATE UNIQUE INDEX CONCURRENTLY odd ON one (a)")
+    _, notes = await sources(url)
+    assert any("the index 'odd' is not valid: its creation failed" in note for note in notes), notes
+
+
+@pytest.mark.anyio
+async def test_what_mariadb_has_and_no_index_of_a_model_is_noted(mariadb: MariaDB) -> None:
+    _, notes = await sources(
+        mariadb.empty_database("legacy"),
+        "CREATE TABLE one (id bigint AUTO_INCREMENT PRIMARY KEY, t text, INDEX odd (t(10)), FULLTEXT INDEX words (t))",
+    )
+    assert any("the index 'odd' is of the beginning of 't', and would be of all of it" in note for note in notes), notes
+    assert any("the fulltext index 'words' is left out" in note for note in notes), notes
 
 
 @pytest.mark.anyio

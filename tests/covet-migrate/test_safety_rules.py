@@ -4,8 +4,10 @@ for."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from tests.migrations.lint_examples import EXAMPLES, findings, sql
 from tests.migrations.migrating import APP
 from tests.migrations.schema_changes import add
@@ -16,6 +18,7 @@ from covet_migrate.actions.actions import AddColumn
 from covet_migrate.exceptions import MigrationError
 from covet_migrate.migrations import Migration
 from covet_migrate.safety import rules as registry
+from covet_migrate.safety.data_rules import holds_all
 from covet_migrate.safety.findings import Severity
 from covet_migrate.safety.linting import lint
 from covet_migrate.safety.peers import PEERS, Peer
@@ -36,6 +39,35 @@ def test_each_rule_finds_what_it_is_about_and_nothing_in_the_safe_form(name: str
     atomic = example.atomic if example.good_atomic is None else example.good_atomic
     good = findings(example.good, example.kind, example.before, version=example.version, atomic=atomic)
     assert name not in [one.rule for one in good]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "holds"),
+    [
+        (sa.SmallInteger(), sa.Integer(), True),
+        (sa.BigInteger(), sa.Integer(), False),
+        (sa.Integer(), sa.Numeric(), True),
+        (sa.Integer(), sa.Numeric(12, 2), True),
+        (sa.Integer(), sa.Numeric(11, 2), False),
+        (sa.String(5), sa.String(6), True),
+        (sa.String(6), sa.String(5), False),
+        (sa.String(), sa.String(5), False),
+        (sa.String(5), sa.Text(), True),
+        (sa.Integer(), sa.Text(), False),
+        (sa.Numeric(8, 2), sa.Numeric(10, 2), True),
+        (sa.Numeric(8, 2), sa.Numeric(10, 4), True),
+        (sa.Numeric(8, 2), sa.Numeric(8, 4), False),
+        (sa.Numeric(8, 2), sa.Numeric(10, 1), False),
+        (sa.Numeric(8, 2), sa.Numeric(), True),
+        (sa.Numeric(), sa.Numeric(8, 2), False),
+        (sa.Uuid(), sa.Uuid(), True),
+        (sa.Date(), sa.DateTime(), False),
+        (sa.DateTime(timezone=True), sa.DateTime(timezone=False), False),
+    ],
+    ids=repr,
+)
+def test_which_types_hold_all_values_of_another(before: Any, after: Any, holds: bool) -> None:
+    assert holds_all(before, after) is holds
 
 
 def test_a_rule_is_about_its_databases_alone() -> None:

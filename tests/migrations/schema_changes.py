@@ -129,7 +129,10 @@ CHANGES: dict[str, Callable[[], SchemaChange]] = {
     ),
     "null": lambda: SchemaChange(changed("pages", null=True)),
     "not_null": lambda: SchemaChange(changed("note", null=False)),
-    "not_null_filled": lambda: SchemaChange(ops.AlterField("Book", "note", orm.TextField(), fill="none")),
+    "not_null_filled": lambda: SchemaChange(
+        ops.AlterField("Book", "note", orm.TextField(), fill="none"),
+        [ops.RunSQL("UPDATE shop_book SET note = NULL WHERE id = 7", ops.RunSQL.noop)],
+    ),
     "db_default": lambda: SchemaChange(changed("pages", db_default=5)),
     "no_db_default": lambda: SchemaChange(changed("pages"), [changed("pages", db_default=5)]),
     "comment": lambda: SchemaChange(changed("pages", comment="how many")),

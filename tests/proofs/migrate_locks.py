@@ -264,24 +264,29 @@ async def mariadb(server: Any) -> list[Row]:
         steps = steps_between(before, change, "mariadb", (10, 11))
         for step, effect in zip(steps, effects_of(steps, "mariadb", (10, 11)), strict=True):
             assert isinstance(step, Statement)
-            # The books that are added are not unique.
-            if effect.algorithm and effect.long and "UNIQUE" not in step.sql:
-                await _many(url)
+            if effect.algorithm and effect.long:
+                await _many(url, unique="UNIQUE" in step.sql)
             rows.append(await _on_mariadb(url, name, step, effect))
     return rows
 
 
-async def _many(url: str) -> None:
-    """Enough books that copying them can be looked at, where they are called so."""
+async def _many(url: str, *, unique: bool) -> None:
+    """Enough books that copying them can be looked at, where they are called so.
+
+    Args:
+        url: of the database.
+        unique: whether no two of them have as many pages.
+    """
     if not await ask(url, "SHOW TABLES LIKE 'shop_book'"):
         return
     if (await ask(url, "SELECT count(*) FROM shop_book"))[0][0] < MANY:
         columns = "title, pages, author_id, code, note, price"
+        pages = "seq + 100" if unique else "seq % 4000 + 1"
         with suppress(pymysql.err.Error):
             await ask(
                 url,
                 f"INSERT INTO shop_book ({columns}) "
-                f"SELECT concat('t', seq), seq % 4000 + 1, 1, seq, 'x', seq % 1000 FROM seq_1_to_{MANY}",
+                f"SELECT concat('t', seq), {pages}, 1, seq + 100, 'x', seq % 1000 FROM seq_1_to_{MANY}",
             )
 
 
@@ -301,7 +306,7 @@ async def _on_mariadb(url: str, name: str, step: Statement, effect: Effect) -> R
         return Row(name, statement, said, ALGORITHMS[cheaper], wrong="it is cheaper")
     if lock != "NONE" and not await refused(url, how(step.sql, effect.algorithm, LOCKS[LOCKS.index(lock) - 1])):
         return Row(name, statement, said, LOCKS[LOCKS.index(lock) - 1], wrong="it locks less")
-    readers, writers, error = await _while_it_runs(url, how(step.sql, effect.algorithm, lock))
+    readers, writers, error = await _while_it_runs(url, next(iter(effect.locks)), how(step.sql, effect.algorithm, lock))
     if error:
         wrong.append(error)
     if not effect.long:
@@ -318,8 +323,9 @@ async def _on_mariadb(url: str, name: str, step: Statement, effect: Effect) -> R
     )
 
 
-async def _while_it_runs(url: str, sql: str) -> tuple[str, str, str]:
-    """Run a statement; whether others can read and write meanwhile, as often as it was seen running; and its error."""
+async def _while_it_runs(url: str, table: str, sql: str) -> tuple[str, str, str]:
+    """Run a statement on a table; whether others can read and write that meanwhile, as often as it was seen running;
+    and its error."""
     from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(url)
@@ -342,8 +348,8 @@ async def _while_it_runs(url: str, sql: str) -> tuple[str, str, str]:
             group.start_soon(run)
             while not ended:
                 for what, tries in (
-                    ("read", "SELECT 1 FROM shop_book LIMIT 1"),
-                    ("write", "DELETE FROM shop_book WHERE id = 0"),
+                    ("read", f"SELECT 1 FROM {table} LIMIT 1"),
+                    ("write", f"DELETE FROM {table} WHERE id = 0"),
                 ):
                     running = await _is_running(cursor, sql)
                     outcome = await _succeeds(cursor, tries)

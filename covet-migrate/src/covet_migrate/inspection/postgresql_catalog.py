@@ -71,6 +71,15 @@ EXCLUSIONS = """
 INVALID = """
     SELECT x.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace WHERE n.nspname = $1 AND NOT i.indisvalid"""
+COLLATIONS = """
+    SELECT x.relname, u.n::int, o.collname
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
+    CROSS JOIN LATERAL pg_catalog.unnest(i.indcollation::oid[]) WITH ORDINALITY u (code, n)
+    JOIN pg_catalog.pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[u.n - 1]
+    JOIN pg_catalog.pg_collation o ON o.oid = u.code
+    WHERE n.nspname = $1 AND u.code <> t.attcollation"""
+"""Those of the columns of indexes, where they are not those of the columns themselves."""
 TRIGGERS = """
     SELECT c.relname, t.tgname, pg_catalog.pg_get_triggerdef(t.oid, true)
     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
@@ -123,6 +132,9 @@ async def read_postgresql(connection: Connection, schema: str | None = None) -> 
     for table, constraint, *parts in await connection.fetch(EXCLUSIONS, (name,)):
         exclusions[table].append(_exclusion(constraint, states[table, constraint], *parts))
     invalid = {row[0] for row in await connection.fetch(INVALID, (name,))}
+    collations: dict[str, dict[int, str]] = defaultdict(dict)
+    for index, position, collation in await connection.fetch(COLLATIONS, (name,)):
+        collations[index][position] = collation
     triggers: dict[str, list[Trigger]] = defaultdict(list)
     for table, trigger, definition in await connection.fetch(TRIGGERS, (name,)):
         triggers[table].append(Trigger(name=trigger, definition=definition))
@@ -133,7 +145,7 @@ async def read_postgresql(connection: Connection, schema: str | None = None) -> 
             primary_key=_key(told.keys.get(table)),
             uniques=tuple(_unique(one, states[table, one["name"]]) for one in told.uniques.get(table, ())),
             indexes=tuple(
-                _index(one, one["name"] not in invalid)
+                _index(one, one["name"] not in invalid, collations[one["name"]])
                 for one in told.indexes.get(table, ())
                 if (table, one["name"]) not in states
             ),
@@ -230,7 +242,7 @@ def _unique(told: Any, state: _State) -> Unique:
     )
 
 
-def _index(told: Any, valid: bool) -> Index:
+def _index(told: Any, valid: bool, collations: Mapping[int, str]) -> Index:
     options = told.get("dialect_options", {})
     columns = told["column_names"]
     expressions = told.get("expressions") or columns
@@ -239,8 +251,8 @@ def _index(told: Any, valid: bool) -> Index:
     return Index(
         name=told["name"],
         parts=tuple(
-            _part(column, text, sorting.get(text, ()), classes.get(text))
-            for column, text in zip(columns, expressions, strict=True)
+            _part(column, text, sorting.get(text, ()), classes.get(text), collations.get(position))
+            for position, (column, text) in enumerate(zip(columns, expressions, strict=True), start=1)
         ),
         unique=bool(told["unique"]),
         condition=options.get("postgresql_where"),
@@ -251,13 +263,16 @@ def _index(told: Any, valid: bool) -> Index:
     )
 
 
-def _part(column: str | None, text: str, sorting: tuple[str, ...], opclass: str | None) -> IndexPart:
+def _part(
+    column: str | None, text: str, sorting: tuple[str, ...], opclass: str | None, collation: str | None
+) -> IndexPart:
     return IndexPart(
         column=column,
         expression=None if column is not None else text,
         descending="desc" in sorting,
         nulls="first" if "nulls_first" in sorting else "last" if "nulls_last" in sorting else None,
         opclass=opclass,
+        collation=collation,
     )
 
 

@@ -14,6 +14,9 @@ from covet_orm.schema import defining_dialect
 
 __all__ = ["holds_all"]
 
+DIGITS = (5, 10, 19)
+"""How many digits the largest whole numbers have, of 16, 32 and 64 bits."""
+
 
 @rule(
     "drop-table",
@@ -76,7 +79,7 @@ def holds_all(before: sqlalchemy.types.TypeEngine[Any], after: sqlalchemy.types.
         scale, wider = before.scale or 0, after.scale or 0
         return before.precision is not None and wider >= scale and (after.precision - wider >= before.precision - scale)
     if isinstance(before, sqlalchemy.Integer) and type(after) is sqlalchemy.Numeric:
-        return after.precision is None
+        return after.precision is None or after.precision - (after.scale or 0) >= DIGITS[_size(before)]
     return type(before) is type(after) and repr(before) == repr(after)
 
 
