@@ -355,3 +355,16 @@ async def test_a_rollback_that_nobody_answers(proxied: tuple[Proxy, Database], m
     assert at_rest(database)
     proxy.heal()
     assert await Row.objects.using(database).count() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_of_many_who_confirm_for_the_first_time_none_fails(name: str, databases: Any) -> None:
+    """PostgreSQL may refuse to create a table that another one creates at that moment, in one of two ways."""
+    for _ in range(3):
+        url = databases.get(name).empty_database("confirming")
+
+        async def confirmed(url: str = url) -> None:
+            async with Database(url) as database, transaction_manager.atomic(database, confirm=True):
+                await database.query("SELECT 1")
+
+        await asyncio.gather(*(confirmed() for _ in range(12)))

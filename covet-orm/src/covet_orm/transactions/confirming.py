@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from covet_orm.exceptions import TransactionError, UniqueViolation
+from covet_orm.exceptions import DatabaseError, TransactionError
 
 if TYPE_CHECKING:
     from covet_orm.databases import Database
@@ -24,6 +23,8 @@ TABLE = "covet_commits"
 KEPT = 7 * 24 * 3600
 """Seconds after which a row of the table is of no use to anybody."""
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (id varchar(36) NOT NULL PRIMARY KEY, moment double precision NOT NULL)"
+MADE_MEANWHILE = frozenset(("23505", "42P07", "42710"))
+"""PostgreSQL where two create a table at once, `IF NOT EXISTS` or not: its row, the table or its type is there."""
 CLOCKS = {
     "postgresql": "extract(epoch FROM clock_timestamp())::float8",
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
@@ -91,8 +92,11 @@ async def prepare(database: Database) -> None:
             await connection.script(CREATE)
         elif not (await connection.fetch(f"SELECT to_regclass('{TABLE}') IS NOT NULL"))[0][0]:
             # Asked first, as who may write need not be allowed to create. Of several at once, one creates it.
-            with suppress(UniqueViolation):
+            try:
                 await connection.script(CREATE)
+            except DatabaseError as error:
+                if error.code not in MADE_MEANWHILE:
+                    raise
         await connection.script(f"DELETE FROM {TABLE} WHERE moment < {_clock(database)} - {KEPT}")
     finally:
         pool.release(connection)
