@@ -332,7 +332,10 @@ def test_those_who_keep_it_waiting_are_told(project: Project, postgresql: Server
             async with database.transaction():
                 await database.query("SELECT 1 FROM blog_post")
                 group.start_soon(migrated)
-                await anyio.sleep(3)
+                told_so_far = anyio.Path(project.folder.parent / "typed/stderr")
+                with anyio.fail_after(60):
+                    while "Waiting" not in await told_so_far.read_text():  # noqa: ASYNC110 - another process writes it
+                        await anyio.sleep(0.05)
                 rows = await ask(url, "SELECT count(*) FROM blog_post")
         return told[0], rows
 

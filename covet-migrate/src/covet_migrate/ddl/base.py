@@ -42,6 +42,7 @@ __all__ = ["DDL", "Part", "Version", "alone", "covers", "is_there", "literal"]
 Version = tuple[int, ...]
 """The version of a server: `(15, 4)`, `(10, 11, 6)`."""
 Part = str | Statement
+"""SQL of an action; or a statement, where it does what is an action by itself."""
 
 
 class DDL:

@@ -37,8 +37,8 @@ class Entry:
         name: its name.
         backward: whether it is taken back.
         steps: how many steps it has.
-        hashes: those of the steps that are done, in order, and of the one that is under way behind them; that of a step
-            which calls a function as well.
+        hashes: those of the steps that are done, in order, and of the one that is under way behind them; so is that of
+            a function that was called, and does not tell how far it came.
         done: how many are done.
         under_way: whether one more was begun.
         fingerprint: what the schema looked like before that one.

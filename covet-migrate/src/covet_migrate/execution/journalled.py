@@ -203,9 +203,10 @@ class Worker:
     async def _call_in_batches(self, run: Run, entry: Entry, stage: Stage, step: Call) -> None:
         """A step that moves data in transactions of its own, each with how far it came. What tells that of nothing may
         have done anything as soon as it was called, which is written down before."""
-        entry.hashes = [*entry.hashes[: entry.done], hash_of(step)]
-        async with self.connection() as connection:
-            await self.journal.save(connection, entry)
+        if step.transactional:
+            entry.hashes = [*entry.hashes[: entry.done], hash_of(step)]
+            async with self.connection() as connection:
+                await self.journal.save(connection, entry)
 
         async def save(position: object) -> None:
             entry.position = position
